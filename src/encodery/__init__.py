@@ -1,0 +1,1 @@
+"""Encodery: make your own encoder."""

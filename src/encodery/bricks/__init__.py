@@ -1,0 +1,1 @@
+"""Small parts every wall is made of: layers, positions, pooling."""

@@ -1,0 +1,1 @@
+"""files -> Sample -> Batch: sources, tokenizers, samples, packing, loader. No weights here."""

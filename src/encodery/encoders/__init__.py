@@ -1,0 +1,1 @@
+"""States -> States: vectors learn their context."""

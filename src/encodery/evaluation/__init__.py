@@ -1,0 +1,1 @@
+"""Output + truth -> numbers: metrics, baselines, the report."""

@@ -1,0 +1,1 @@
+"""Batch -> States: raw signals become vectors."""

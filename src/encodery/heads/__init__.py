@@ -1,0 +1,1 @@
+"""States -> Output: vectors become answers."""

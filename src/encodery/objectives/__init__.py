@@ -1,0 +1,1 @@
+"""Output + truth -> loss: what a model is asked to be good at."""

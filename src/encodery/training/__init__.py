@@ -1,0 +1,1 @@
+"""loss -> better weights: optimizers, the one loop, resume, journal."""
