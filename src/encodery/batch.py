@@ -1,0 +1,144 @@
+"""The four types that travel between rooms: Sample, Batch (with its Layout), States and Output.
+
+Shape letters, one legend for the whole project:
+
+    B rows of a batch        T positions of a row      P = B * T packed positions (constant through a run)
+    N documents of a batch   D width                   H heads      K width of a head
+    V vocabulary             L depth                   M masked positions      C classes
+
+A batch is ragged: documents of different lengths are laid one after the other into B rows of T positions and
+kept flat as (P, ...). Linear layers see one constant shape; only attention looks at the rows. Padding exists
+only where no document fits any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One example before it is packed, numpy only.
+
+    `ids` (n,) are token ids with the special tokens in place; `starts_word` (n,) marks the first token of each
+    word; `segment` (n,) is 0 for the first text of a pair and 1 for the second. `uid` is stable: it names the
+    row the sample was cut from, `part` counts its windows when a long row was split.
+    """
+
+    ids: np.ndarray
+    starts_word: np.ndarray
+    segment: np.ndarray
+    uid: int
+    part: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each document of a batch lies.
+
+    `document` (P,) numbers the document of every position, -1 for padding. `position` (P,) counts from 0 inside
+    each document. `starts` and `lengths` (N,) are the flat start and the length of each document.
+    """
+
+    rows: int
+    length: int
+    document: Tensor
+    position: Tensor
+    starts: Tensor
+    lengths: Tensor
+    # Attention masks of this layout, one per pattern: every layer of a step asks for the same few.
+    masks: dict[object, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def positions(self) -> int:
+        """P, the token budget of the batch."""
+        return self.rows * self.length
+
+    @property
+    def documents(self) -> int:
+        """N, how many documents the batch holds."""
+        return self.starts.numel()
+
+    @property
+    def real_tokens(self) -> int:
+        """How many positions are not padding."""
+        return int(self.lengths.sum())
+
+    def to(self, device: torch.device) -> Layout:
+        if self.document.device == device:
+            return self
+        moved = {name: getattr(self, name).to(device) for name in ("document", "position", "starts", "lengths")}
+        return replace(self, **moved, masks={})
+
+
+def layout_of(rows: list[list[int]], length: int) -> Layout:
+    """Lay documents of the given lengths into rows of `length` positions, in order.
+
+    `rows` holds, for each row, the lengths of its documents. The sum of a row must not exceed `length`.
+    """
+    document = np.full(len(rows) * length, -1, dtype=np.int64)
+    position = np.zeros(len(rows) * length, dtype=np.int64)
+    starts, lengths = [], []
+    for row, sizes in enumerate(rows):
+        assert sum(sizes) <= length, f"row {row} holds {sum(sizes)} tokens, more than its {length} positions"
+        at = row * length
+        for size in sizes:
+            document[at : at + size] = len(starts)
+            position[at : at + size] = np.arange(size)
+            starts.append(at)
+            lengths.append(size)
+            at += size
+    return Layout(
+        rows=len(rows),
+        length=length,
+        document=torch.from_numpy(document),
+        position=torch.from_numpy(position),
+        starts=torch.tensor(starts, dtype=torch.int64),
+        lengths=torch.tensor(lengths, dtype=torch.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A ragged batch: `values` (P, ...) by name, their `layout`, and what the objective needs beside them.
+
+    `values` holds at least `ids` (P,) for text; `truth` holds what the loss compares with: `label` (N, ...), or
+    after masking `at` and `target` (M,). `uids` and `parts` (N,) say which row and which window of it each
+    document is.
+    """
+
+    values: dict[str, Tensor]
+    layout: Layout
+    truth: dict[str, Tensor] = field(default_factory=dict)
+    uids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    parts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def to(self, device: torch.device) -> Batch:
+        if self.layout.document.device == device:
+            return self
+        return replace(
+            self,
+            values={name: value.to(device, non_blocking=True) for name, value in self.values.items()},
+            truth={name: value.to(device, non_blocking=True) for name, value in self.truth.items()},
+            layout=self.layout.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class States:
+    """Vectors (P, D) with the layout they came with."""
+
+    vectors: Tensor
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a readout gives: `logits` (N, C) or (M, V), or `vectors` (N, D); the other is None."""
+
+    logits: Tensor | None = None
+    vectors: Tensor | None = None

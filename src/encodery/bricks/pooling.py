@@ -1,0 +1,50 @@
+"""Many vectors to one: a document's vector from the vectors of its positions, on a ragged layout."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from encodery.batch import Layout, States
+
+PoolingName = Literal["first", "mean", "max", "attention"]
+
+
+def sum_by_document(x_PD: Tensor, layout: Layout) -> Tensor:
+    """Add up the vectors of each document: (P, ...) -> (N, ...), padding left out. Sums in float32."""
+    total = torch.zeros(layout.documents + 1, *x_PD.shape[1:], dtype=torch.float32, device=x_PD.device)
+    # Padding carries document -1: it is collected in the extra first row, which is then dropped.
+    return total.index_add(0, layout.document + 1, x_PD.float())[1:]
+
+
+class Pooling(nn.Module):
+    """States (P, D) -> one vector a document (N, D), in float32.
+
+    `first` takes the vector of the first token, `mean` the average, `max` the largest value of each channel, and
+    `attention` an average weighted by a learned score (Yang et al. 2016, HAN, equations 5 to 7, without its
+    hidden layer).
+    """
+
+    def __init__(self, name: PoolingName, width: int) -> None:
+        super().__init__()
+        self.name = name
+        self.score = nn.Linear(width, 1) if name == "attention" else None
+
+    def forward(self, states: States) -> Tensor:
+        x_PD, layout = states.vectors, states.layout
+        if self.name == "first":
+            return x_PD[layout.starts].float()
+        if self.name == "mean":
+            return sum_by_document(x_PD, layout) / layout.lengths[:, None]
+        if self.name == "max":
+            index = (layout.document + 1)[:, None].expand_as(x_PD)
+            lowest = torch.full((layout.documents + 1, x_PD.shape[1]), -torch.inf, device=x_PD.device)
+            return lowest.scatter_reduce(0, index, x_PD.float(), "amax")[1:]
+        assert self.score is not None
+        score_P = self.score(x_PD).float().squeeze(-1)
+        # Softmax inside each document; the largest score of the batch is taken off only to avoid overflow.
+        weight_P = (score_P - score_P.max()).clamp(min=-60).exp()
+        total = sum_by_document(weight_P, layout)
+        return sum_by_document(x_PD.float() * weight_P[:, None], layout) / total[:, None]

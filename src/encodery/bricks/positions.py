@@ -1,0 +1,79 @@
+"""How a model learns where a token stands: sinusoidal, learned and rotary positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal_table(length: int, width: int) -> Tensor:
+    """The fixed table of "Attention Is All You Need", section 3.5, as (length, width).
+
+    PE(pos, 2i) = sin(pos / 10000^(2i/width)) and PE(pos, 2i+1) = cos(pos / 10000^(2i/width)).
+    An odd width drops the last cosine.
+    """
+    position = torch.arange(length, dtype=torch.float64)[:, None]
+    even = torch.arange(0, width, 2, dtype=torch.float64)
+    angle = position / 10000.0 ** (even / width)
+    table = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(length, -1)
+    return table[:, :width].float()
+
+
+class SinusoidalPositions(nn.Module):
+    """Adds the fixed sine and cosine table to the vectors: (P, D) -> (P, D). Has no parameters.
+
+    The vectors are multiplied by sqrt(D) first, as in the paper (section 3.4), so that a table of size 1 does not
+    drown embeddings that start small.
+    """
+
+    table: Tensor
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", sinusoidal_table(length, width), persistent=False)
+        self.scale = width**0.5
+
+    def forward(self, x_PD: Tensor, position_P: Tensor) -> Tensor:
+        return x_PD * self.scale + self.table[position_P]
+
+
+class LearnedPositions(nn.Module):
+    """Adds one learned vector a position (Gehring et al. 2017; BERT): (P, D) -> (P, D)."""
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(length, width)
+
+    def forward(self, x_PD: Tensor, position_P: Tensor) -> Tensor:
+        return x_PD + self.table(position_P)
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys by an angle that grows with their position (Su et al. 2021, RoFormer, section 3.2).
+
+    The score of two tokens then depends on their distance alone. Half-split layout: channel i is paired with
+    channel i + K/2, and the pair turns by position / base^(2i/K).
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, length: int, head_width: int, base: float = 10000.0) -> None:
+        super().__init__()
+        half = torch.arange(0, head_width, 2, dtype=torch.float64) / head_width
+        angle = torch.arange(length, dtype=torch.float64)[:, None] / base**half
+        angle = torch.cat([angle, angle], dim=-1)
+        sign = torch.cat([-torch.ones(head_width // 2), torch.ones(head_width // 2)]).double()
+        self.register_buffer("cosine", angle.cos().float(), persistent=False)
+        # The sign of the rotation is folded into the sine, so that turning is x * cos + swap(x) * sin.
+        self.register_buffer("sine", (angle.sin() * sign).float(), persistent=False)
+
+    def angles(self, position_P: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines of the positions, each (P, 1, K), shared by every layer of a step."""
+        return self.cosine[position_P].to(dtype)[:, None], self.sine[position_P].to(dtype)[:, None]
+
+
+def rotate(x_PHK: Tensor, cosine_P1K: Tensor, sine_P1K: Tensor) -> Tensor:
+    """Turn each (channel, channel + K/2) pair of `x` by its position's angle."""
+    swapped = x_PHK.roll(x_PHK.shape[-1] // 2, dims=-1)
+    return x_PHK * cosine_P1K + swapped * sine_P1K
