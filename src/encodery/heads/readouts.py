@@ -1,0 +1,83 @@
+"""Vectors become answers: the masked word, a label or number of a document, a vector."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from encodery.batch import Batch, Output, States
+from encodery.bricks.layers import initialise
+from encodery.bricks.pooling import Pooling, PoolingName
+from encodery.config import Config
+
+
+class WordReadoutConfig(Config):
+    """Which word stands here: logits over the vocabulary, at the masked positions only."""
+
+    kind: Literal["word"] = "word"
+
+
+class DocumentReadoutConfig(Config):
+    """One answer a document: its vectors are pooled and mapped to `outputs` numbers."""
+
+    kind: Literal["document"] = "document"
+    pooling: PoolingName = "mean"
+    """first, mean, max or attention."""
+    outputs: int = Field(2, ge=1)
+    """C: classes, labels, or 1 for a number."""
+    hidden: bool = False
+    """Whether a linear layer with tanh stands between the pooled vector and the answer, as in BERT."""
+    drop_rate: float = Field(0.1, ge=0, lt=1)
+    """Dropout on the pooled vector."""
+
+
+class WordReadout(nn.Module):
+    """States -> logits (M, V) at the flat positions `batch.truth['at']` (Devlin et al. 2019, section 3.1).
+
+    Only the masked positions are read: the product with the vocabulary is the largest of the model. The output
+    matrix is the embedding table (Press and Wolf 2017), handed in so that it is one parameter.
+    """
+
+    def __init__(self, width: int, words: nn.Embedding) -> None:
+        super().__init__()
+        self.transform = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+        # Kept outside the module's parameters: the frontend owns it.
+        self._words = [words]
+
+    def initialise(self, generator: torch.Generator) -> None:
+        initialise(self, std=0.02, depth=1, generator=generator)
+
+    def forward(self, states: States, batch: Batch) -> Output:
+        x_MD = states.vectors[batch.truth["at"]]
+        x_MD = self.norm(F.gelu(self.transform(x_MD)))
+        return Output(logits=F.linear(x_MD, self._words[0].weight, self.bias))
+
+
+class DocumentReadout(nn.Module):
+    """States -> logits (N, C) and the pooled vectors (N, D)."""
+
+    def __init__(self, config: DocumentReadoutConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.pooling = Pooling(config.pooling, width)
+        self.hidden = nn.Linear(width, width) if config.hidden else None
+        self.answer = nn.Linear(width, config.outputs)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        initialise(self, std=0.02, depth=1, generator=generator)
+
+    def forward(self, states: States, batch: Batch) -> Output:
+        del batch
+        vectors_ND = self.pooling(states)
+        x_ND: Tensor = vectors_ND
+        # The last step runs in float32: it is tiny, and N changes from batch to batch.
+        with torch.autocast(x_ND.device.type, enabled=False):
+            if self.hidden is not None:
+                x_ND = torch.tanh(self.hidden(x_ND))
+            return Output(self.answer(F.dropout(x_ND, self.config.drop_rate, self.training)), vectors_ND)

@@ -1,0 +1,99 @@
+"""Labels given by people: one class, several labels, or a number for each text or pair of texts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from encodery.batch import Batch, Output
+from encodery.bricks.pooling import PoolingName
+from encodery.config import Config
+from encodery.heads.readouts import DocumentReadoutConfig
+from encodery.objectives.masked import Loss
+
+
+class SupervisedConfig(Config):
+    """What is asked of each document, and how its answer is scored."""
+
+    kind: Literal["classify", "multilabel", "regress"] = "classify"
+    """classify: one of several classes; multilabel: any number of labels; regress: a number."""
+    pooling: PoolingName = "mean"
+    """How the vectors of a text become one: first, mean, max, attention."""
+    hidden: bool = False
+    """An extra layer with tanh before the answer, as in BERT."""
+    drop_rate: float = Field(0.1, ge=0, lt=1)
+    """Dropout on the pooled vector."""
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """Weight of each class in the loss: none, balanced (inverse to its frequency), or a number by label."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target spread evenly over the classes (Szegedy et al. 2016)."""
+
+
+class Supervised:
+    """The objective: hides nothing, needs a document readout, scores its logits against `truth['label']`.
+
+    classify: label (N,) int64, cross-entropy. multilabel: label (N, C) of 0 and 1, binary cross-entropy averaged
+    over the labels. regress: label (N,) float, standardised by `center` and `scale`, squared error.
+    """
+
+    def __init__(
+        self,
+        config: SupervisedConfig,
+        *,
+        labels: list[str],
+        counts: np.ndarray | None = None,
+        center: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        self.config = config
+        self.labels = labels
+        self.center = center
+        self.scale = scale
+        self.weights = self._class_weights(counts)
+
+    def readout(self) -> DocumentReadoutConfig:
+        outputs = 1 if self.config.kind == "regress" else len(self.labels)
+        return DocumentReadoutConfig(
+            pooling=self.config.pooling,
+            outputs=outputs,
+            hidden=self.config.hidden,
+            drop_rate=self.config.drop_rate,
+        )
+
+    def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
+        del rng, progress
+        return batch
+
+    def loss(self, output: Output, batch: Batch) -> Loss:
+        """Loss summed over the documents of the batch; `count` is their weight."""
+        assert output.logits is not None
+        logits_NC = output.logits.float()
+        label = batch.truth["label"]
+        smoothing = self.config.label_smoothing
+        documents = torch.tensor(float(batch.layout.documents))
+        if self.config.kind == "regress":
+            wanted = (label.float() - self.center) / self.scale
+            return Loss((logits_NC[:, 0] - wanted).square().sum(), documents)
+        weights = None if self.weights is None else self.weights.to(logits_NC.device)
+        if self.config.kind == "multilabel":
+            wanted = label.float() * (1 - smoothing) + smoothing / 2
+            loss = F.binary_cross_entropy_with_logits(logits_NC, wanted, weight=weights, reduction="sum")
+            correct = ((0 < logits_NC) == (0.5 < label)).all(dim=1).sum()
+            return Loss(loss / max(1, logits_NC.shape[1]), documents, correct)
+        loss = F.cross_entropy(logits_NC, label, weight=weights, label_smoothing=smoothing, reduction="sum")
+        correct = (logits_NC.detach().argmax(dim=1) == label).sum()
+        return Loss(loss, documents if weights is None else weights[label].sum(), correct)
+
+    def _class_weights(self, counts: np.ndarray | None) -> torch.Tensor | None:
+        if self.config.class_weights == "none" or self.config.kind == "regress":
+            return None
+        if self.config.class_weights == "balanced":
+            assert counts is not None, "balanced class weights need the label counts of the training data"
+            safe = np.maximum(counts, 1)
+            return torch.tensor(safe.sum() / (safe.size * safe), dtype=torch.float32)
+        given = self.config.class_weights
+        return torch.tensor([given.get(label, 1.0) for label in self.labels], dtype=torch.float32)
