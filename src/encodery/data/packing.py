@@ -1,0 +1,129 @@
+"""Samples -> Batch: fill rows of constant length with whole documents, so that hardly any padding is left."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from encodery.batch import Batch, Sample, layout_of
+
+ROW_LENGTHS = (64, 128, 256, 512)
+"""The shortest row is the first of these that leaves less padding than WASTE; longer ones are powers of two."""
+WASTE = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """One batch to be: `rows` of `length` positions, each a list of sample numbers."""
+
+    length: int
+    rows: list[list[int]]
+
+
+def longest_row(max_length: int) -> int:
+    """The row that holds the longest sample: a power of two. A token budget is a multiple of it."""
+    return max(ROW_LENGTHS[0], 1 << (max_length - 1).bit_length())
+
+
+def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[BatchPlan]:
+    """Place every sample once, longest first, into batches of `budget` positions.
+
+    Attention costs grow with the row, so short documents should live in short rows; but a row little longer than
+    its documents cannot be filled. The shortest row length is therefore the first that wastes little. Few row
+    lengths mean few shapes, and each new shape costs compilation. `budget` must be a multiple of `longest_row`.
+    """
+    longest = longest_row(max_length)
+    assert budget % longest == 0, f"budget {budget} is not a multiple of the longest row {longest}"
+    real = int(lengths.sum())
+    best: list[BatchPlan] = []
+    for shortest in [size for size in ROW_LENGTHS if size <= max(longest, min(budget, ROW_LENGTHS[-1]))]:
+        if budget % shortest:
+            break
+        sizes = [shortest]
+        while sizes[-1] < longest:
+            sizes.append(2 * sizes[-1])
+        plans = _plan(lengths, budget, sizes)
+        if not best or len(plans) < len(best):
+            best = plans
+        # The last batch may be partly empty whatever the row length, so it does not count as waste.
+        if (len(plans) - 1) * budget * (1 - WASTE) <= real:
+            break
+    return best
+
+
+def _plan(lengths: np.ndarray, budget: int, sizes: list[int]) -> list[BatchPlan]:
+    """Rows are filled best fit: the longest sample that still fits the rest of the row. Long rows take shorter
+    samples into their gaps, and a batch that lacks long samples is completed with shorter ones, so only the very
+    last batch is partly empty."""
+    shelf = _Shelf(lengths)
+    plans: list[BatchPlan] = []
+    for size, shorter in zip(reversed(sizes), [*reversed(sizes[:-1]), 0]):
+        # A batch of this row length is begun as long as a sample needs rows this long.
+        while shorter < shelf.longest:
+            rows: list[list[int]] = []
+            while len(rows) < budget // size and shelf.longest:
+                rows.append(_fill_row(shelf, size))
+            plans.append(BatchPlan(size, rows))
+    return plans
+
+
+def _fill_row(shelf: _Shelf, size: int) -> list[int]:
+    row: list[int] = []
+    room = size
+    while (length := shelf.longest_up_to(room)) > 0:
+        row.append(shelf.take(length))
+        room -= length
+    return row
+
+
+class _Shelf:
+    """Sample numbers sorted by length; gives out the longest one that fits, in order of arrival."""
+
+    def __init__(self, lengths: np.ndarray) -> None:
+        assert lengths.size == 0 or 0 < int(lengths.min()), "a sample has no tokens"
+        order = np.argsort(-lengths, kind="stable")[::-1]
+        self._by_length: dict[int, list[int]] = {}
+        for number in order.tolist():
+            self._by_length.setdefault(int(lengths[number]), []).append(number)
+        self._known = sorted(self._by_length)
+
+    @property
+    def longest(self) -> int:
+        return self._known[-1] if self._known else 0
+
+    def longest_up_to(self, room: int) -> int:
+        place = bisect.bisect_right(self._known, room)
+        return self._known[place - 1] if place else 0
+
+    def take(self, length: int) -> int:
+        samples = self._by_length[length]
+        number = samples.pop()
+        if not samples:
+            del self._known[bisect.bisect_left(self._known, length)]
+        return number
+
+
+def pack(samples: Sequence[Sample], plan: BatchPlan, budget: int, pad_id: int) -> Batch:
+    """Lay the planned samples into one Batch of exactly `budget` positions; rows that lack samples stay empty."""
+    rows = [*plan.rows, *([[]] * (budget // plan.length - len(plan.rows)))]
+    layout = layout_of([[samples[number].ids.size for number in row] for row in rows], plan.length)
+    placed = [samples[number] for row in rows for number in row]
+    ids = np.full(budget, pad_id, dtype=np.int64)
+    segment = np.zeros(budget, dtype=np.int64)
+    starts_word = np.zeros(budget, dtype=bool)
+    for sample, start in zip(placed, layout.starts.tolist()):
+        end = start + sample.ids.size
+        ids[start:end] = sample.ids
+        segment[start:end] = sample.segment
+        starts_word[start:end] = sample.starts_word
+    values = {"ids": ids, "segment": segment, "starts_word": starts_word}
+    return Batch(
+        values={name: torch.from_numpy(value) for name, value in values.items()},
+        layout=layout,
+        uids=np.array([sample.uid for sample in placed], dtype=np.int64),
+        parts=np.array([sample.part for sample in placed], dtype=np.int64),
+    )

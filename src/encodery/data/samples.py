@@ -1,0 +1,92 @@
+"""Token ids of a row -> Samples: special tokens set, pairs joined, long documents split into windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from encodery.batch import Sample
+
+LongPolicy = Literal["split", "cut"]
+
+
+@dataclass
+class LengthCounts:
+    """What happened to long rows, for the report: nothing is cut without being counted."""
+
+    rows: int = 0
+    split_rows: int = 0
+    windows: int = 0
+    cut_rows: int = 0
+    cut_tokens: int = 0
+    kept_tokens: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class SampleMaker:
+    """Turns token ids into samples of at most `max_length` positions.
+
+    A single text becomes `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with segment 1 from b on. A text that
+    is too long is split into windows of nearly equal length (`long: split`) or loses its end (`cut`). A pair that
+    is too long loses the end of its longer text, token by token, as in BERT; it is never split.
+    """
+
+    cls_id: int
+    sep_id: int
+    max_length: int
+    long: LongPolicy = "split"
+
+    def single(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, counts: LengthCounts) -> list[Sample]:
+        room = self.max_length - 2
+        counts.rows += 1
+        total = ids.size
+        if total <= room:
+            pieces = [(0, total)]
+        elif self.long == "cut":
+            pieces = [(0, room)]
+            counts.cut_rows += 1
+            counts.cut_tokens += total - room
+        else:
+            edges = np.linspace(0, total, -(-total // room) + 1).round().astype(int)
+            pieces = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+            counts.split_rows += 1
+        counts.windows += len(pieces)
+        counts.kept_tokens += pieces[-1][1]
+        return [self._framed(ids[a:b], starts_word[a:b], uid, part) for part, (a, b) in enumerate(pieces)]
+
+    def pair(
+        self, first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], uid: int, counts: LengthCounts
+    ) -> list[Sample]:
+        room = self.max_length - 3
+        a, b = first[0].size, second[0].size
+        counts.rows += 1
+        counts.windows += 1
+        if room < a + b:
+            counts.cut_rows += 1
+            counts.cut_tokens += a + b - room
+            # The shorter text keeps all it can; the longer one gives way.
+            short = min(a, b, max(room // 2, room - max(a, b)))
+            a, b = (short, room - short) if a < b else (room - short, short)
+        counts.kept_tokens += a + b
+        head = self._framed(first[0][:a], first[1][:a], uid, 0)
+        tail = self._framed(second[0][:b], second[1][:b], uid, 0)
+        return [
+            Sample(
+                ids=np.concatenate([head.ids, tail.ids[1:]]),
+                starts_word=np.concatenate([head.starts_word, tail.starts_word[1:]]),
+                segment=np.concatenate([head.segment, tail.segment[1:] + 1]),
+                uid=uid,
+            )
+        ]
+
+    def _framed(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int) -> Sample:
+        framed = np.empty(ids.size + 2, dtype=np.int64)
+        framed[0], framed[1:-1], framed[-1] = self.cls_id, ids, self.sep_id
+        starts = np.ones(ids.size + 2, dtype=bool)
+        starts[1:-1] = starts_word
+        return Sample(framed, starts, np.zeros(framed.size, dtype=np.int64), uid, part)

@@ -1,0 +1,282 @@
+"""The one training loop: batches in, better weights out, whatever the objective."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, field_serializer
+from torch import Tensor
+
+from encodery.batch import Batch, Output
+from encodery.config import Config
+from encodery.data.loader import Loader, Place, Prefetched
+from encodery.errors import DataError, TrainingError
+from encodery.model import Model
+from encodery.objectives.masked import Loss
+from encodery.training.budget import Budget, BudgetField
+from encodery.training.optim import Averaged, OptimConfig, make_optimizer
+from encodery.training.precision import Precision, PrecisionName
+
+# This many steps in a row without a finite gradient end the run.
+MOST_SKIPPED = 20
+
+
+class TrainingConfig(Config):
+    """How long and in which steps a model learns."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    budget: BudgetField = Field(Budget("epochs", 3.0), validate_default=False)
+    """When to stop: '10m', '2000 steps', '5M tokens', '3 epochs'. The schedule is stretched over it."""
+    batch_tokens: int = Field(4096, ge=64)
+    """Positions of a batch (P), constant through the run; rounded up to a multiple of the longest row."""
+    accumulate: int = Field(1, ge=1, le=4096)
+    """Batches whose gradients are added up for one step, weighted by their tokens."""
+    optim: OptimConfig = OptimConfig()
+    average: float = Field(0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
+    precision: PrecisionName = "auto"
+    """auto measures whether bf16 is faster here; fp32 and bf16 are used as said."""
+    validations: int = Field(10, ge=0, le=1000)
+    """How often the validation data is scored during the run; the best weights are kept."""
+    patience: int = Field(0, ge=0)
+    """Stop after this many validations without a better one; 0: never."""
+    save_every: float = Field(300.0, gt=0)
+    """Seconds between checkpoints."""
+
+    @field_serializer("budget")
+    def _written(self, budget: Budget) -> str:
+        return str(budget)
+
+
+class Objective(Protocol):
+    """What the loop needs of an objective."""
+
+    def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch: ...
+
+    def loss(self, output: Output, batch: Batch) -> Loss: ...
+
+
+@dataclass
+class TrainState:
+    """Everything a checkpoint must hold beside weights and optimizer: all of it numbers."""
+
+    step: int = 0
+    tokens: int = 0
+    positions: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    place: Place = Place()
+    best_score: float | None = None
+    best_step: int = 0
+    without_gain: int = 0
+    validated_step: int = 0
+    validated_progress: float = 0.0
+    skipped: int = 0
+
+
+@dataclass
+class Fit:
+    """A training in progress. `advance` runs it to its end; the hooks are told of what happens.
+
+    `validate(model)` returns named numbers with `score` among them, higher is better. `on_step` and `on_score` get
+    the row that belongs in the journal. `on_save` is asked to write a checkpoint. `stopping` is asked after each step
+    whether to end early (a signal came); `tensors` and `restore` are what a checkpoint holds.
+    """
+
+    model: Model
+    objective: Objective
+    loader: Loader
+    config: TrainingConfig
+    precision: Precision
+    seed: int
+    epoch_tokens: int
+    validate: Callable[[Model], dict[str, float]] | None = None
+    on_step: Callable[[dict[str, Any]], None] = lambda row: None
+    on_score: Callable[[dict[str, Any]], None] = lambda row: None
+    on_save: Callable[[Fit], None] = lambda fit: None
+    stopping: Callable[[], bool] = lambda: False
+    state: TrainState = field(default_factory=TrainState)
+
+    def __post_init__(self) -> None:
+        self.optimizers = make_optimizer(self.model, self.config.optim, depth=self.model.config.encoder.depth)
+        self.averaged = Averaged(self.model, self.config.average) if self.config.average else None
+        self.best: dict[str, Tensor] | None = None
+        self._began = time.perf_counter()
+        self._before = 0.0
+        self._validation_seconds = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, 0 to 1. The time of the last validation is kept in reserve."""
+        reserve = self._validation_seconds if self.config.budget.kind == "seconds" else 0.0
+        state = self.state
+        return self._share(state.seconds + reserve, state.step, state.tokens)
+
+    def advance(self) -> bool:
+        """Train until the budget is used, patience ends or `stopping` says so. True when the run is complete."""
+        self._began, self._before = time.perf_counter(), self.state.seconds
+        last_save = time.perf_counter()
+        feed = Prefetched(self._feed())
+        batches = iter(feed)
+        waited_before = self.state.waited
+        try:
+            while self.progress < 1.0:
+                if self.stopping():
+                    self.on_save(self)
+                    return False
+                row = self._step([next(batches) for _ in range(self.config.accumulate)])
+                self.state.waited = waited_before + feed.waited
+                self.on_step(row)
+                if self._validation_due() and self._score():
+                    break
+                if self.config.save_every < time.perf_counter() - last_save:
+                    self.on_save(self)
+                    last_save = time.perf_counter()
+        finally:
+            feed.close()
+        if self.validate is not None and self.state.validated_step < self.state.step:
+            self._score()
+        return True
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """The weights to keep: of the best validation, else the averaged ones, else the last."""
+        return self.best if self.best is not None else self._candidate()
+
+    def _share(self, seconds: float, steps: int, tokens: int) -> float:
+        return self.config.budget.progress(
+            seconds=seconds, steps=steps, tokens=tokens, epoch_tokens=self.epoch_tokens
+        )
+
+    def _feed(self) -> Iterator[tuple[Batch, Place]]:
+        """Batches without end. Runs in the loader's thread, so it counts its own progress: masks then depend on
+        what was fed, not on how far the other thread has come."""
+        place, tokens, fed = self.state.place, self.state.tokens, self.state.step * self.config.accumulate
+
+        def progress() -> float:
+            return self._share(self._elapsed(), fed // self.config.accumulate, tokens)
+
+        while True:
+            empty = True
+            for batch, following in self.loader.epoch(place, progress):
+                empty = False
+                tokens += batch.layout.real_tokens
+                fed += 1
+                yield batch, following
+            if empty and place.window == 0:
+                raise DataError(
+                    "the training data has no rows to learn from", fix="look at it with: encodery inspect data"
+                )
+            place = Place(place.epoch + 1)
+
+    def _elapsed(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def _step(self, batches: list[tuple[Batch, Place]]) -> dict[str, Any]:
+        """One optimizer step over the given batches: gradients are summed, then divided by the summed counts, so
+        that four batches of 8 weigh exactly like one of 32."""
+        state = self.state
+        # Dropout is a function of the step, so a resumed run draws the same.
+        torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 62))
+        self.model.train()
+        total, terms, correct = 0.0, 0.0, 0.0
+        device = self.model.frontend.words.weight.device
+        for batch, following in batches:
+            batch = batch.to(device)
+            with self.precision.autocast(device):
+                loss = self.objective.loss(self.model(batch), batch)
+            loss.total.backward()
+            total += float(loss.total.detach())
+            terms += float(loss.count)
+            correct += float(loss.correct) if loss.correct is not None else 0.0
+            state.tokens += batch.layout.real_tokens
+            state.positions += batch.layout.positions
+            state.place = following
+        share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
+        self._check(total, norm)
+        if self.averaged is not None:
+            self.averaged.update(self.model)
+        state.step += 1
+        state.seconds = self._elapsed()
+        return {
+            "step": state.step,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "loss": total / max(terms, 1e-9),
+            "accuracy": correct / max(terms, 1e-9),
+            "learning_rate": share * self.config.optim.lr,
+            "gradient_norm": norm,
+        }
+
+    def _check(self, total: float, norm: float) -> None:
+        """A step whose loss or gradient is not a number changes nothing; many in a row end the run."""
+        if math.isfinite(total) and math.isfinite(norm):
+            self.state.skipped = 0
+            return
+        self.optimizers.zero_grad()
+        self.state.skipped += 1
+        if MOST_SKIPPED <= self.state.skipped:
+            raise TrainingError(
+                f"the run diverged: {MOST_SKIPPED} steps in a row up to step {self.state.step} gave a loss or a "
+                "gradient that is not a number",
+                fix="lower training.optim.lr, raise training.optim.warmup, or set training.precision=fp32; "
+                "the last checkpoint is kept and 'resume' goes on from it",
+            )
+
+    def _validation_due(self) -> bool:
+        if self.validate is None or not self.config.validations:
+            return False
+        wanted = self.config.validations
+        done = math.floor(self.state.validated_progress * wanted + 1e-9)
+        return done < min(wanted, math.floor(self.progress * wanted + 1e-9))
+
+    def _candidate(self) -> dict[str, Tensor]:
+        weights = {name: value.detach() for name, value in self.model.named_parameters()}
+        return dict(self.averaged.weights) if self.averaged is not None else weights
+
+    def _score(self) -> bool:
+        """Score the validation data; True when patience is at its end."""
+        assert self.validate is not None
+        state, begin = self.state, time.perf_counter()
+        with borrowed(self.model, self._candidate()):
+            scores = self.validate(self.model)
+        self._validation_seconds = time.perf_counter() - begin
+        state.validated_progress = self.progress
+        state.validated_step = state.step
+        score = scores["score"]
+        if state.best_score is None or state.best_score < score:
+            state.best_score, state.best_step, state.without_gain = score, state.step, 0
+            self.best = {name: value.clone() for name, value in self._candidate().items()}
+        else:
+            state.without_gain += 1
+        state.seconds = self._elapsed()
+        row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
+        self.on_score({**row, "best_step": state.best_step})
+        return 0 < self.config.patience <= state.without_gain
+
+
+class borrowed:
+    """Within this context the model has other weights; afterwards its own again."""
+
+    def __init__(self, model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+        self.model = model
+        self.weights = weights
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        own = dict(self.model.named_parameters())
+        self.own = {name: own[name].detach().clone() for name in self.weights}
+        for name, value in self.weights.items():
+            own[name].copy_(value)
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        own = dict(self.model.named_parameters())
+        for name, value in self.own.items():
+            own[name].copy_(value)
