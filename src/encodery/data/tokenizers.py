@@ -1,0 +1,411 @@
+"""Text to token ids and back: one `tokenizer.json`, word starts for every kind, offsets into the caller's own text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers as hf
+
+from encodery.data.tokenizer_training import (
+    SPECIAL_TOKENS,
+    TokenizerConfig,
+    clean_surrogates,
+    sample_documents,
+    text_budget,
+    train_model,
+)
+from encodery.errors import DataError
+
+__all__ = ["Coverage", "Encoded", "FlatIds", "Tokenizer", "TokenizerConfig", "coverage", "train_tokenizer"]
+
+_BLOCK_CHARACTERS = 1_000_000  # texts are encoded in blocks of this size: the library needs ~100 bytes a token
+
+# The names other makers use for the same five tokens, first match wins.
+_NAMES = {
+    "pad": ("[PAD]", "<pad>", "<|padding|>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>", "<cls>", "<bos>", "<|startoftext|>", "<|endoftext|>"),
+    "sep": ("[SEP]", "</s>", "<sep>", "<eos>", "<|endoftext|>"),
+    "mask": ("[MASK]", "<mask>", "<|mask|>"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One text as T tokens, without special tokens around it."""
+
+    ids: np.ndarray
+    """(T,) uint32"""
+    starts_word: np.ndarray
+    """(T,) bool: the token begins a word. The first token always does; in scripts without spaces every token does
+    that begins with an ideograph; a token of nothing but white space belongs to the word before it."""
+    offsets: np.ndarray
+    """(T, 2) int32: [start, stop) in characters of the text as it was given; (0, 2) when offsets were not wanted.
+    Tokens that share one character (byte-level) both carry it. Leading white space is left out of a span."""
+
+
+class FlatIds(NamedTuple):
+    """Many texts end to end: (N,) uint32 ids, (N,) bool word starts, (rows,) int64 lengths."""
+
+    ids: np.ndarray
+    starts_word: np.ndarray
+    lengths: np.ndarray
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` without truncation and padding, with numpy answers and known special tokens.
+
+    As in that library, the name of a special token written in a text (`[MASK]`) is read as that token.
+    Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
+    """
+
+    def __init__(self, inner: hf.Tokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
+        inner.no_truncation()
+        inner.no_padding()
+        self._inner = inner
+        self._facts = dict(facts or {})
+        found = {role: _first(inner, names) for role, names in _NAMES.items()}
+        missing = [role for role, number in found.items() if number is None and role != "unk"]
+        if missing:
+            raise DataError(
+                f"{where} has no {' and no '.join(missing)} token",
+                expected="; ".join(f"{role}: one of {' '.join(_NAMES[role])}" for role in missing),
+                fix="add the tokens to the file (tokenizers: add_special_tokens), or train a tokenizer of your own",
+            )
+        self._special = {role: number for role, number in found.items() if number is not None}
+        self._blank, self._unspaced = _tables(inner)
+
+    @classmethod
+    def load(cls, path: Path | str, facts: dict[str, Any] | None = None) -> Tokenizer:
+        """Open a tokenizer.json, or the one in a folder. Raises DataError when missing, damaged or incomplete."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "tokenizer.json"
+        try:
+            text = file.read_bytes().decode("utf-8")
+            json.loads(text)
+            inner = hf.Tokenizer.from_str(text)
+        except FileNotFoundError:
+            raise DataError(
+                f"no tokenizer at {file}",
+                expected="a tokenizer.json of the Hugging Face `tokenizers` library, or a folder with one",
+                fix="check the path, or make one: encodery tokenizer",
+            ) from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:  # the library panics (not an Exception) on some damaged files
+            raise DataError(
+                f"{file} cannot be read as a tokenizer: {problem}",
+                expected="an undamaged tokenizer.json of the Hugging Face `tokenizers` library",
+                fix="copy the file again from its source, or train the tokenizer again",
+            ) from problem
+        return cls(inner, facts, where=str(file))
+
+    def save(self, path: Path | str) -> None:
+        """Write one tokenizer.json (into `path`, or below it when it is a folder)."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "tokenizer.json"
+        file.write_bytes(self.to_json().encode("utf-8"))
+
+    def to_json(self) -> str:
+        """The content of tokenizer.json."""
+        return self._inner.to_str(pretty=False)
+
+    def facts(self) -> dict[str, Any]:
+        """How it was made: config, settled rules, sample size, vocabulary. JSON only; empty for a foreign file."""
+        return dict(self._facts)
+
+    def hash(self) -> str:
+        """BLAKE2b (16 bytes, hex) of tokenizer.json: the name of everything made with exactly this tokenizer."""
+        return hashlib.blake2b(self.to_json().encode("utf-8"), digest_size=16).hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"json": self.to_json(), "facts": self._facts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(hf.Tokenizer.from_str(state["json"]), state["facts"])
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self._facts.get('rules', {}).get('kind', 'foreign')}, {self.vocab_size} tokens)"
+
+    @property
+    def inner(self) -> hf.Tokenizer:
+        """The `tokenizers.Tokenizer` itself."""
+        return self._inner
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id: the rows an embedding needs."""
+        return len(self._blank)
+
+    @property
+    def pad_id(self) -> int:
+        return self._special["pad"]
+
+    @property
+    def unk_id(self) -> int | None:
+        return self._special.get("unk")
+
+    @property
+    def cls_id(self) -> int:
+        return self._special["cls"]
+
+    @property
+    def sep_id(self) -> int:
+        return self._special["sep"]
+
+    @property
+    def mask_id(self) -> int:
+        return self._special["mask"]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids that are never content and never masked, ascending."""
+        marked = {number for number, token in self._inner.get_added_tokens_decoder().items() if token.special}
+        return tuple(sorted(marked | set(self._special.values())))
+
+    def encode_batch(self, texts: Sequence[str], with_offsets: bool = True) -> list[Encoded]:
+        """Encode texts, in order, in parallel threads. An empty text gives arrays of length 0."""
+        answers: list[Encoded] = []
+        none = np.zeros((0, 2), dtype=np.int32)
+        for block in _blocks(texts):
+            encodings = self._run(block)
+            flat = self._flatten(encodings)
+            stops = np.cumsum(flat.lengths)
+            for row, (encoding, stop) in enumerate(zip(encodings, stops.tolist())):
+                span = slice(stop - int(flat.lengths[row]), stop)
+                offsets = _offsets(encoding.offsets, block[row]) if with_offsets else none
+                answers.append(Encoded(flat.ids[span].copy(), flat.starts_word[span].copy(), offsets))
+        return answers
+
+    def encode_flat(self, texts: Sequence[str]) -> FlatIds:
+        """Encode many texts for a cache: ids, word starts and row lengths, without an object per text."""
+        parts = [self._flatten(self._run(block)) for block in _blocks(texts)]
+        if not parts:
+            parts = [self._flatten([])]
+        return FlatIds(*(np.concatenate(column) for column in zip(*parts)))
+
+    def decode(self, ids: Iterable[int], keep_special: bool = False) -> str:
+        """Text of the ids; special tokens (also [UNK]) are left out unless asked for."""
+        return self._inner.decode([int(number) for number in ids], skip_special_tokens=not keep_special)
+
+    def token(self, number: int) -> str:
+        """The token with this id as the file spells it. Raises DataError for an id outside the vocabulary."""
+        token = self._inner.id_to_token(int(number)) if number >= 0 else None
+        if token is None:
+            raise DataError(f"token id {number} is not in the vocabulary", expected=f"0 to {self.vocab_size - 1}")
+        return token
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        return [self.token(number) for number in ids]
+
+    def _run(self, block: list[str]) -> list[hf.Encoding]:
+        try:
+            return self._inner.encode_batch(block, add_special_tokens=False)
+        except Exception as problem:
+            raise DataError(
+                f"the tokenizer cannot encode these texts: {problem}",
+                expected="a tokenizer that has an unknown token, or that covers every character",
+                fix="train a tokenizer on your own text, or use one with an unknown token",
+            ) from problem
+
+    def _flatten(self, encodings: list[hf.Encoding]) -> FlatIds:
+        lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+        total = int(lengths.sum())
+        ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.uint32, count=total)
+        words = np.fromiter(
+            (-1 if word is None else word for e in encodings for word in e.word_ids), dtype=np.int64, count=total
+        )
+        first = np.zeros(total, dtype=bool)
+        first[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        starts = np.empty(total, dtype=bool)
+        starts[:1] = True
+        starts[1:] = (words[1:] != words[:-1]) | (words[1:] < 0)
+        blank = self._blank[ids]
+        starts[1:] |= blank[:-1]
+        starts |= self._unspaced[ids]
+        return FlatIds(ids, (starts & ~blank) | first, lengths)
+
+
+def _first(inner: hf.Tokenizer, names: Sequence[str]) -> int | None:
+    return next((number for name in names if (number := inner.token_to_id(name)) is not None), None)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
+    block: list[str] = []
+    size = 0
+    for text in texts:
+        block.append(clean_surrogates(text))
+        size += len(text) + 1
+        if size >= _BLOCK_CHARACTERS:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _offsets(spans: list[tuple[int, int]], text: str) -> np.ndarray:
+    """(T, 2) spans without leading white space, and with the combining marks that normalisation merged away."""
+    offsets = np.array(spans, dtype=np.int32).reshape(-1, 2)
+    if not len(offsets):
+        return offsets
+    starts, stops = offsets[:, 0], offsets[:, 1]
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    space = np.append(_SPACES[np.minimum(codes, len(_SPACES) - 1)], False)
+    moving = np.flatnonzero(space[starts] & (stops - starts > 1))
+    while moving.size:
+        starts[moving] += 1
+        moving = moving[space[starts[moving]] & (stops[moving] - starts[moving] > 1)]
+    following = np.append(starts[1:], len(codes))
+    for row in np.flatnonzero((stops < following) & ~space[stops]).tolist():
+        stop = int(stops[row])
+        while stop < following[row] and _joins(text[stop]):
+            stop += 1
+        stops[row] = stop
+    return offsets
+
+
+_SPACES = np.array([chr(code).isspace() for code in range(0x3001)] + [False])
+
+
+def _joins(char: str) -> bool:
+    """Combining marks, Korean vowels and finals, half-width voicing marks: merged into the character before."""
+    return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char in "\uff9e\uff9f"
+
+
+_UNSPACED_RANGES = (
+    (0x3005, 0x3007),
+    (0x3041, 0x3096),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+    (0x0E01, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+)
+
+
+def _unspaced(char: str) -> bool:
+    """A character of a script without spaces, able to begin a word."""
+    code = ord(char)
+    return any(low <= code <= high for low, high in _UNSPACED_RANGES) and unicodedata.category(char)[0] != "M"
+
+
+def _tables(inner: hf.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Per id: is it white space only; does it begin with a character of a script without spaces."""
+    vocabulary = inner.get_vocab(with_added_tokens=True)
+    size = max(vocabulary.values(), default=-1) + 1
+    blank, unspaced = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    added = inner.get_added_tokens_decoder()
+    described = json.loads(inner.to_str())
+    byte_level = '"ByteLevel"' in json.dumps([described["pre_tokenizer"], described["decoder"]])
+    prefix = described["model"].get("continuing_subword_prefix") or ""
+    for token, number in vocabulary.items():
+        if number in added:
+            continue
+        if byte_level:
+            raw = bytes(_BYTES[char] for char in token if char in _BYTES)
+            blank[number] = bool(raw) and not raw.strip()
+            # Half a character still tells its script: E4 to E9 begin ideographs, F0 A0 and above the rare ones.
+            text = raw.decode("utf-8", "ignore")
+            unspaced[number] = 0xE4 <= raw[0] <= 0xE9 if raw[:1] >= b"\xc0" else False
+            unspaced[number] |= bool(text) and raw.startswith(text[0].encode()) and _unspaced(text[0])
+        else:
+            plain = token.removeprefix(prefix).replace("▁", " ")
+            blank[number] = bool(plain) and plain.isspace()
+            unspaced[number] = bool(plain) and _unspaced(plain[0])
+    return blank, unspaced
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-in of every byte in byte-level vocabularies: itself, or the next free one from U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    config: TokenizerConfig,
+    *,
+    seed: int,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> Tokenizer:
+    """Train on `texts` (or open `config.path`) in about `config.max_bytes` of text held.
+
+    The same texts, config and seed give the same tokenizer.json, byte for byte. `on_progress` gets the phase
+    (sample, characters, train) and its share done. Raises DataError when there is no text at all.
+    """
+    if config.path is not None:
+        return Tokenizer.load(Path(config.path))
+    documents = sample_documents(texts, text_budget(config), seed, on_progress)
+    if not any(document.strip() for document in documents):
+        raise DataError("there is no text to train a tokenizer on", fix="check the text column and the paths")
+    inner, rules = train_model(documents, config, on_progress or (lambda phase, share: None))
+    facts = {
+        "config": config.model_dump(mode="json"),
+        "rules": asdict(rules),
+        "seed": seed,
+        "documents": len(documents),
+        "bytes": sum(len(document.encode("utf-8")) for document in documents),
+        "vocab_size": inner.get_vocab_size(),
+    }
+    return Tokenizer(inner, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How a tokenizer fits some texts: what `encodery inspect` shows."""
+
+    texts: int
+    tokens: int
+    words: int
+    unknown_share: float
+    tokens_per_word: float
+    tokens_per_character: float
+    bytes_per_token: float
+    most_unknown: tuple[tuple[str, int], ...]
+    """The pieces of text that most often became the unknown token, with their counts."""
+
+
+def coverage(tokenizer: Tokenizer, texts: Sequence[str], most: int = 10) -> Coverage:
+    """Measure unknown tokens, tokens a word, a character, and bytes a token; zeros when there are no tokens."""
+    tokens = words = unknown = characters = size = 0
+    pieces: Counter[str] = Counter()
+    for block in _blocks(texts):
+        for text, encoded in zip(block, tokenizer.encode_batch(block)):
+            tokens += len(encoded.ids)
+            words += int(encoded.starts_word.sum())
+            characters += len(text)
+            size += len(text.encode("utf-8"))
+            if tokenizer.unk_id is not None:
+                rows = np.flatnonzero(encoded.ids == tokenizer.unk_id)
+                unknown += len(rows)
+                pieces.update(text[start:stop] for start, stop in encoded.offsets[rows].tolist())
+    return Coverage(
+        len(texts),
+        tokens,
+        words,
+        unknown / max(1, tokens),
+        tokens / max(1, words),
+        tokens / max(1, characters),
+        size / max(1, tokens),
+        tuple(sorted(pieces.items(), key=lambda item: (-item[1], item[0]))[:most]),
+    )
