@@ -25,9 +25,8 @@ TASKS = {
 SENTENCES = {
     "pretraining": "A text encoder trained from scratch by guessing hidden words. It has no task yet.",
     "classification": "A text encoder with a classification head: it gives a text one of the labels below.",
-    "multilabel": "A text encoder with a head for several labels: it gives a text any number of the labels
-    below.", "regression": "A text encoder with a regression head: it gives a text (or a pair of texts) a
-    number.",
+    "multilabel": "A text encoder with a head for several labels: it gives a text any of the labels below.",
+    "regression": "A text encoder with a regression head: it gives a text (or a pair of texts) a number.",
 }
 HUB_NAMES = {"f1_macro": "f1", "mcc": "matthews_correlation", "auroc": "roc_auc", "spearman": "spearmanr"}
 
@@ -145,8 +144,8 @@ def _made(record: RunRecord) -> list[str]:
 def _limits(record: RunRecord) -> list[str]:
     """What was not measured, said so: nothing here is a claim about what it would be."""
     limits = [
-        "Measured on rows of the same kind as its training rows: other text, times or languages were not tried.",
-        "Fairness between groups of people, robustness to attack, and leaking of training text: not measured.",
+        "Measured on rows like its training rows: other text, times or languages were not tried.",
+        "Fairness between groups of people, robustness to attack, leaking of training text: not measured.",
     ]
     if record.kind == "pretraining":
         limits[0] = "Measured by guessing hidden words of held-out text only; no task was tried."
