@@ -1,0 +1,221 @@
+"""A raw row -> a Row: columns joined, texts cleaned, labels made str, list of str or float."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from encodery.data import ledger
+from encodery.data.ledger import Watch
+from encodery.data.readers import Raw
+
+Labels = Literal["none", "class", "classes", "number"]
+"""What the head needs: nothing, one class, a list of classes, or a number."""
+
+# Something a person could read: not white space, not a control or invisible formatting character, not the
+# stand-in for an unreadable character. An emoji counts.
+_VISIBLE = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffd\ud800-\udfff]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0+")
+
+REPAIRED_NUL: Final = "NUL characters taken out of a text"
+REPAIRED_SURROGATE: Final = "half a character (lone surrogate) replaced by U+FFFD"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of data. `where` says its file and line, such as `train.jsonl:17`."""
+
+    text: str
+    pair: str | None
+    label: str | float | list[str] | None
+    where: str
+
+
+class _Bad(Exception):
+    """Why a raw row cannot become a Row; it never leaves this module."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class RowMaker:
+    """Makes the rows of one place: which columns hold text, pair and label, and what the label is."""
+
+    text: tuple[str, ...]
+    pair: str | None
+    label: str | None
+    labels: Labels
+    separator: str
+
+    @property
+    def wanted(self) -> tuple[tuple[str, str], ...]:
+        """The columns a row needs, each with the recipe's word for it."""
+        columns = [("text", name) for name in self.text]
+        if self.pair is not None:
+            columns.append(("pair", self.pair))
+        if self.labels != "none" and self.label is not None:
+            columns.append(("label", self.label))
+        return tuple(columns)
+
+    def make(self, raw: Raw, watch: Watch) -> Row | None:
+        """The row, or None for a bad one, which is then entered with `watch`.
+
+        Raises:
+            DataError: `watch` has had enough of bad rows.
+        """
+        kind, detail = raw.bad, raw.detail
+        if not kind:
+            try:
+                return self._make(raw, watch)
+            except _Bad as bad:
+                kind, detail = bad.kind, bad.detail
+        if kind == ledger.BLANK_LINE:
+            watch.note(kind, raw.where)
+        else:
+            watch.add_bad(kind, raw.where, detail)
+        return None
+
+    def _make(self, raw: Raw, watch: Watch) -> Row:
+        value = raw.value
+        if len(self.text) == 1:
+            name = self.text[0]
+            if name not in value:
+                raise _Bad(ledger.MISSING_TEXT, _there(name, value))
+            text = _string(value[name], ledger.EMPTY_TEXT)
+        else:
+            parts = [_string(value[name], "") for name in self.text if name in value]
+            if not parts:
+                raise _Bad(ledger.MISSING_TEXT, _there(self.text[0], value))
+            text = " ".join(part for part in parts if part)
+        text = _clean(text, raw.where, watch)
+        if not _VISIBLE.search(text):
+            raise _Bad(ledger.EMPTY_TEXT)
+        pair = None
+        if self.pair is not None:
+            if self.pair not in value:
+                raise _Bad(ledger.MISSING_PAIR, _there(self.pair, value))
+            pair = _clean(_string(value[self.pair], ledger.EMPTY_PAIR), raw.where, watch)
+            if not _VISIBLE.search(pair):
+                raise _Bad(ledger.EMPTY_PAIR)
+        label = self._label(value) if self.labels != "none" else None
+        return Row(text, pair, label, raw.where)
+
+    def _label(self, value: dict[str, Any]) -> str | float | list[str]:
+        found = value.get(self.label) if self.label is not None else None
+        if found is None or (isinstance(found, str) and not found.strip()):
+            raise _Bad(ledger.MISSING_LABEL)
+        if self.labels == "number":
+            return _number(found)
+        if self.labels == "classes":
+            return _classes(found, self.separator)
+        return _class(found, ledger.NOT_ONE_LABEL)
+
+
+def _there(name: str, value: dict[str, Any]) -> str:
+    return f"no '{name}'; the row has {', '.join(repr(key) for key in value) or 'no columns'}"
+
+
+def _string(value: Any, empty: str) -> str:
+    """Text of a column. Numbers are written out; nothing (None, NaN) is bad as `empty`, or '' without it."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        if empty:
+            raise _Bad(empty)
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise _Bad(ledger.NOT_TEXT, f"a {type(value).__name__}")
+
+
+def _clean(text: str, where: str, watch: Watch) -> str:
+    """Without NUL characters and lone surrogates, which UTF-8 and tokenizers cannot carry; noted."""
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+        if _VISIBLE.search(text):
+            watch.note(REPAIRED_NUL, where)
+    if not text.isascii() and _SURROGATE.search(text):
+        text = _SURROGATE.sub("\ufffd", text)
+        if _VISIBLE.search(text):
+            watch.note(REPAIRED_SURROGATE, where)
+    return text.removeprefix("\ufeff")
+
+
+def _class(value: Any, kind: str) -> str:
+    """The name of a class. 1, 1.0 and "1.0" are the class "1", whatever format a table went through."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _Bad(ledger.MISSING_LABEL, str(value))
+        return str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, str):
+        name = _SURROGATE.sub("\ufffd", value.strip())
+        whole = _WHOLE_NUMBER.fullmatch(name)
+        return whole[1] if whole else name
+    raise _Bad(kind, f"a {type(value).__name__}")
+
+
+def _classes(value: Any, separator: str) -> list[str]:
+    """Several labels; `[]` says that none of the classes holds. A label given twice counts once."""
+    if isinstance(value, str):
+        if value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError) as error:
+                raise _Bad(ledger.NOT_A_LABEL_LIST, str(error)) from error
+        else:
+            value = [part for part in value.split(separator) if part.strip()]
+            if not value:
+                raise _Bad(ledger.MISSING_LABEL)
+    parts = value if isinstance(value, list | tuple) else [value]
+    names = []
+    for part in parts:
+        if part is None or (isinstance(part, str) and not part.strip()):
+            raise _Bad(ledger.NOT_A_LABEL_LIST, "a label in the list is empty")
+        names.append(_class(part, ledger.NOT_A_LABEL_LIST))
+    return list(dict.fromkeys(names))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _Bad(ledger.NOT_A_NUMBER, f"a {type(value).__name__}")
+    try:
+        if isinstance(value, str) and "_" in value:
+            raise ValueError
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise _Bad(ledger.NOT_A_NUMBER, repr(value)[:40]) from None
+    if not math.isfinite(number):
+        raise _Bad(ledger.NOT_A_NUMBER, str(value))
+    return number
+
+
+def fraction(row: Row, seed: int, purpose: str) -> float:
+    """A number in [0, 1) that depends on the seed, the purpose and the texts alone.
+
+    Upper case and white space do not matter, so that near copies of a text fall on the same side of a split.
+    """
+    key = f"{seed}\n{_folded(row.text)}\n{_folded(row.pair or '')}"
+    return stable_fraction(key, purpose)
+
+
+def stable_fraction(key: str, purpose: str) -> float:
+    """A number in [0, 1) from a hash that is the same on every machine and in every run."""
+    digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8, person=purpose.encode()).digest()
+    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()
