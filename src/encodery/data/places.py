@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import glob
 import json
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,7 @@ class Place:
         name: how people are told about it, relative to the base folder where that is shorter.
         format: how to read it.
         label: the name of its sub-folder, for the format `folder`.
-        size: bytes of text, estimated threefold for packed files; 0 when unknown.
+        size: bytes of text, estimated for packed files; 0 when unknown.
     """
 
     path: str
@@ -158,7 +159,7 @@ def _place(file: Path, name: str, kind: str, label: str | None = None) -> Place:
             expected="parquet as it is, which is packed inside",
             fix=f"unpack {file.name}",
         )
-    size = _size(file) * (3 if file.suffix.lower() in PACKED or kind == "parquet" else 1)
+    size = 2 * _size(file) if kind == "parquet" else _text_size(file)
     return Place(str(file), name, cast(Format, kind), size, label)
 
 
@@ -230,6 +231,25 @@ def _size(file: Path) -> int:
         ) from error
 
 
+def _text_size(file: Path) -> int:
+    """Bytes when unpacked: what the packed file says where that can be believed, else three times its size."""
+    size, suffix = _size(file), file.suffix.lower()
+    if suffix not in PACKED or size < 18:
+        return size
+    said = -1
+    with file.open("rb") as stream:
+        if suffix == ".gz":
+            # The trailer counts the last member alone, and modulo 2^32.
+            stream.seek(-4, 2)
+            said = int.from_bytes(stream.read(4), "little")
+        else:
+            import zstandard
+
+            with contextlib.suppress(zstandard.ZstdError):
+                said = zstandard.frame_content_size(stream.read(18))
+    return said if size <= said < 1000 * size else 3 * size
+
+
 def suffix_format(file: Path) -> Format | None:
     """The format that the file's name tells, .gz and .zst taken off first; None for an unknown suffix."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
@@ -265,18 +285,19 @@ def _open_zst(file: Path) -> IO[bytes]:
 
         def _unpack(self) -> Iterator[bytes]:
             context = zstandard.ZstdDecompressor()
-            # Small blocks, because one of highly repetitive data grows a thousandfold.
-            frame, block = context.decompressobj(), self._packed.read(4096)
+            frame, block = context.decompressobj(), self._packed.read(64)
             started = False
             while block:
                 started = True
-                yield frame.decompress(block)
+                unpacked = frame.decompress(block)
+                yield unpacked
                 if frame.eof:
                     block, started = frame.unused_data, False
                     frame = context.decompressobj()
                     if block:
                         continue
-                block = self._packed.read(4096)
+                # Highly repetitive data grows ten thousandfold: then in the smallest steps.
+                block = self._packed.read(64 if len(unpacked) > 65536 else 512)
             if started:
                 raise EOFError("the Zstandard data ends in the middle")
 

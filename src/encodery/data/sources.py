@@ -106,7 +106,7 @@ def _all_rows(
 def total_bytes(data: DataConfig, split: Split, *, base: Path) -> int:
     """Bytes of text behind a split (all of the training data for a split made from it), weights left aside.
 
-    Packed files count three times their size; a Hub name, whose size is not known, counts 0.
+    The size of packed files is estimated; a Hub name, whose size is not known, counts 0.
     """
     sources, _ = sources_of(data, split)
     return sum(p.size for s in sources for p in find(s.path, s.format, base, s.encoding).places)

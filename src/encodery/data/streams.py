@@ -8,9 +8,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
-from encodery.data.ledger import ROWS_BEFORE_JUDGING, Ledger, Watch
+from encodery.data.ledger import BINARY_FILE, ROWS_BEFORE_JUDGING, Ledger, Watch
 from encodery.data.lines import Reading
-from encodery.data.places import Place, find
+from encodery.data.places import Place, find, head, what_binary
 from encodery.data.readers import FIXED_COLUMNS, column_names, no_column, read
 from encodery.data.rows import Labels, Row, RowMaker, fraction, stable_fraction
 from encodery.data.source_config import DataConfig, SourceConfig, Split
@@ -74,17 +74,13 @@ class Stream:
             places.sort(key=lambda place: stable_fraction(f"{self._seed}\n{turn}\n{place.name}", "files"))
         for place in places:
             maker = _maker(place, self._source, self._data, self._labels)
-            try:
-                yield from _read_place(place, maker, self._source, self._split, watch)
-            except _Unusable as unusable:
-                watch.add_bad(unusable.kind, place.name)
-
-
-class _Unusable(Exception):
-    """A file among several that is not worth stopping for."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+            if len(places) > 1 and place.format not in ("parquet", "hub"):
+                # One binary file alone is an error (see `find`); one among many is a bad row like any other.
+                meaning = what_binary(head(Path(place.path)), self._source.encoding)
+                if meaning is not None:
+                    watch.add_bad(BINARY_FILE, place.name, meaning)
+                    continue
+            yield from _read_place(place, maker, self._source, self._split, watch)
 
 
 def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels) -> RowMaker:
@@ -178,7 +174,8 @@ def mixed(streams: list[Stream], seed: int) -> Iterator[Row]:
             taken[index] += size
             counts[index] += 1
             mean = max(1.0, taken[index] / counts[index])
-            expected[index] = max(1.0, (sizes[index] - taken[index]) / mean)
+            # Sizes are estimates: a source that outlasts its own goes on at a trickle until the end.
+            expected[index] = max(1.0, (sizes[index] - taken[index]) / mean, 0.05 * counts[index])
             yield row
     finally:
         for iterator in iterators:
