@@ -88,6 +88,9 @@ def tfidf_logistic(
             raise DataError(
                 f"{len(train_texts)} training texts but {len(other)} {what}", expected="as many of each"
             )
+    others = [test_pairs, *([validation[2]] if validation is not None and len(validation[0]) else [])]
+    if any((other is None) != (train_pairs is None) for other in others):
+        raise DataError("second texts in some splits only", expected="pairs in every split, or in none")
     names = [] if kind == "number" else _label_names(train_labels, kind, labels)
     features = _Features(train_texts, train_pairs, language)
     train_NF = features.of(train_texts, train_pairs)
