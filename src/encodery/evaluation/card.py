@@ -39,6 +39,7 @@ def render_card(record: RunRecord, *, license: str | None = None, folder: str = 
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    record = RunRecord.from_json(record.to_json())  # plain parts, whatever the record was made of
     room = Environment(
         loader=PackageLoader("encodery.evaluation", "."),
         undefined=StrictUndefined,

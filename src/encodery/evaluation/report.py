@@ -9,6 +9,7 @@ from encodery.evaluation.charts import Line
 from encodery.evaluation.mistakes import top_confusions
 from encodery.evaluation.record import RunRecord, plain
 from encodery.evaluation.wording import (
+    AS_PERCENT,
     count_text,
     headline,
     interval_text,
@@ -32,6 +33,7 @@ def render_report(record: RunRecord) -> str:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    record = RunRecord.from_json(record.to_json())  # plain parts, whatever the record was made of
     room = Environment(
         loader=PackageLoader("encodery.evaluation", "."),
         autoescape=True,
@@ -159,9 +161,15 @@ def _curves(record: RunRecord) -> list[dict[str, Any]]:
     if record.entropy_line is not None:
         level = record.entropy_line, f"guessing by frequency: {record.entropy_line:.2f}"
     loss = [line("training", "loss", "s1"), line("validation", "validation_loss", "s2")]
+    unit = "" if record.kind == "regression" else "nats"
+    y_text = charts.percent if record.main_metric in AS_PERCENT else charts.short
     wanted = [
-        ("Loss", loss, {"y_title": "nats", "level": level}),
-        (f"Validation {title}", [line(f"validation {title}", "metric", "s1")], {"y_title": ""}),
+        ("Loss", loss, {"y_title": unit, "level": level}),
+        (
+            f"Validation {title}",
+            [line(f"validation {title}", "metric", "s1")],
+            {"y_title": "", "y_text": y_text},
+        ),
         ("Learning rate", [line("learning rate", "learning_rate", "s3")], {"y_title": "", "from_zero": True}),
     ]
     shown = []
