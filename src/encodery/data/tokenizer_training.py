@@ -1,11 +1,15 @@
 """From documents to a vocabulary: sampling in bounded memory, per-language rules, and six kinds of training.
 
-Two promises shape this file. Memory: only `max_bytes` of text are ever held, and no pre-token is longer than 100
-characters (scripts without spaces are cut into short runs), so that pair counting cannot blow up. Repeatability: the
-trainers of the `tokenizers` library keep words in randomly seeded hash maps, so WordPiece numbers its `##` pieces, and
-Unigram sums its floats, in another order in every process. WordPiece is therefore trained with its alphabet given in
-sorted order, and Unigram by the loop in this file, which leaves to the library only what has one possible answer.
+Two promises shape this file. Memory: only `max_bytes` of text are ever held, and no pre-token is longer than
+100 characters (scripts without spaces are cut into short runs), so that pair counting cannot blow up.
+Repeatability: the trainers of the `tokenizers` library keep words in randomly seeded hash maps, so WordPiece
+numbers its `##` pieces, and Unigram sums its floats, in another order in every process. WordPiece is
+therefore trained with its alphabet given in sorted order, and Unigram by the loop in this file, which leaves
+to the library only what has one possible answer.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (the type stubs of `tokenizers` leave out its submodules)
 
 from __future__ import annotations
 
@@ -16,17 +20,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import tokenizers as hf
+import tokenizers
 from pydantic import Field
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from encodery.config import Config
 
 Kind = Literal["wordpiece", "bpe", "byte_bpe", "unigram", "bytes", "characters"]
 Progress = Callable[[str, float], None]
+Feed = Callable[[], Iterator[str]]
+HfTokenizer = Any  # tokenizers.Tokenizer, whose type stubs leave out most of its methods
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -39,8 +53,8 @@ _LONGEST_PIECE = 16  # characters in one Unigram piece, as in SentencePiece
 _IDEOGRAPHIC = r"\p{Han}\p{Hiragana}"
 _KATAKANA = r"\p{Katakana}ーｰ"
 _SOUTH_EAST = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_LATIN_LANGUAGES = frozenset(
-    "latin en de fr es it pt nl sv da no nb nn fi is pl cs sk sl hr hu ro tr az vi id ms et lv lt ca eu gl ga cy sw".split()
+_LATIN_LANGUAGES = (
+    "latin en de fr es it pt nl sv da no nb nn fi is pl cs sk sl hr hu ro tr az vi id ms et lv lt ca eu gl"
 )
 
 
@@ -60,15 +74,15 @@ class TokenizerConfig(Config):
     """strip makes é an e. None: strip for lower-cased English only, because elsewhere it makes other words.
     Only marks on Latin letters are ever stripped."""
     normalisation: Literal["nfc", "nfkc", "none"] | None = None
-    """Unicode form. None: none for bytes, nfc for byte_bpe, nfkc for unigram and for Chinese and Japanese, else nfc."""
+    """Unicode form. None: none for bytes, nfkc for unigram, Chinese and Japanese (not byte_bpe), else nfc."""
     cjk: Literal["characters", "runs"] | None = None
     """Chinese characters one by one, or in runs from which frequent words become tokens. None: characters for
     wordpiece and characters, runs for the others."""
     cjk_run: int = Field(8, ge=1, le=100)
-    """Longest run, in characters, of text written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese)."""
+    """Longest run, in characters, of scripts without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
     max_bytes: int = Field(100_000_000, ge=1000)
-    """Text held for training, in bytes of UTF-8. A longer stream is sampled by documents over its whole length.
-    unigram holds at most 32 MB."""
+    """Text held for training, in bytes of UTF-8. A longer stream is sampled by documents over its
+    whole length. unigram holds at most 32 MB."""
     min_count: int = Field(2, ge=1)
     """Characters and pairs seen less often than this do not enter the vocabulary."""
     path: str | None = None
@@ -168,7 +182,8 @@ def script_shares(documents: Sequence[str]) -> dict[str, float]:
     """Share of each script among the letters of the documents (about 1 MB of them, spread evenly)."""
     step = max(1, sum(map(len, documents[:1000])) * max(1, len(documents) // 1000) // 1_000_000)
     codes = _codes("".join(document[:10_000] for document in documents[::step]))
-    letters = codes[((codes >= 0x41) & (codes <= 0x5A)) | ((codes >= 0x61) & (codes <= 0x7A)) | (codes >= 0xC0)]
+    lower = codes | 0x20
+    letters = codes[((lower >= 0x61) & (lower <= 0x7A)) | (codes >= 0xC0)]
     counts: Counter[str] = Counter()
     for script, first, last in _SCRIPTS:
         counts[script] += int(((letters >= first) & (letters <= last)).sum())
@@ -179,8 +194,8 @@ def script_shares(documents: Sequence[str]) -> dict[str, float]:
 
 
 def guess_language(documents: Sequence[str]) -> str:
-    """A language code where the script decides (zh, ja, ko, th, lo, my, km), `en` for Latin letters almost without
-    accents, else the name of the leading script (latin, cyrillic, ...), or `unknown`."""
+    """A language code where the script decides (zh, ja, ko, th, lo, my, km), `en` for Latin letters almost
+    without accents, else the name of the leading script (latin, cyrillic, ...), or `unknown`."""
     shares = script_shares(documents)
     if not shares:
         return "unknown"
@@ -200,7 +215,7 @@ def settle(config: TokenizerConfig, documents: Sequence[str]) -> Rules:
     east = short in ("zh", "ja")
     lowercase = config.lowercase
     if lowercase is None:
-        lowercase = config.kind == "wordpiece" and short in _LATIN_LANGUAGES
+        lowercase = config.kind == "wordpiece" and short in _LATIN_LANGUAGES.split()
     strip = config.accents == "strip" if config.accents else (short == "en" and lowercase)
     normalisation = config.normalisation
     if normalisation is None:
@@ -218,14 +233,15 @@ def normaliser(rules: Rules) -> normalizers.Normalizer:
     if rules.kind == "wordpiece":
         # Invisible characters that would make an unknown word of a known one: soft hyphen, zero-width space,
         # directions, byte-order mark. The joiners U+200C and U+200D stay: Persian and emoji need them.
-        steps.append(normalizers.Replace(hf.Regex("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"), ""))
+        invisible = "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+        steps.append(normalizers.Replace(Regex(invisible), ""))
     if rules.lowercase:
         if rules.language.split("-")[0] in ("tr", "az"):
             steps += [normalizers.Replace("I", "ı"), normalizers.Replace("İ", "i")]
         steps.append(normalizers.Lowercase())
     if rules.strip_accents:
-        # StripAccents would take the vowels of Devanagari and the voicing of kana; only Latin letters lose marks here.
-        marks = normalizers.Replace(hf.Regex(r"(?<=\p{Latin})[\x{0300}-\x{036f}]+"), "")
+        # StripAccents would take the vowels of Devanagari too; here only Latin letters lose marks.
+        marks = normalizers.Replace(Regex(r"(?<=\p{Latin})[\x{0300}-\x{036f}]+"), "")
         steps += [normalizers.NFD(), marks, normalizers.NFC()]
     return normalizers.Sequence(steps)
 
@@ -234,23 +250,25 @@ def cutter(rules: Rules) -> pre_tokenizers.PreTokenizer:
     """The pre-tokenizer: words of at most 100 characters, runs of unspaced script of at most `cjk_run`."""
     run = rules.cjk_run
     ideographs = (
-        rf"\p{{Han}}|\p{{Hiragana}}{{1,{run}}}" if rules.cjk == "characters" else f"[{_IDEOGRAPHIC}]{{1,{run}}}"
+        rf"\p{{Han}}|\p{{Hiragana}}{{1,{run}}}"
+        if rules.cjk == "characters"
+        else f"[{_IDEOGRAPHIC}]{{1,{run}}}"
     )
     unspaced = rf"{ideographs}|[{_KATAKANA}]{{1,16}}|[{_SOUTH_EAST}]{{1,{run}}}\p{{M}}{{0,4}}"
     letters = rf"[\p{{L}}\p{{M}}\p{{N}}\x{{200c}}\x{{200d}}&&[^{_IDEOGRAPHIC}{_KATAKANA}{_SOUTH_EAST}]]"
     word = f"{letters}{{1,{_LONGEST_WORD}}}"
     if rules.kind == "wordpiece":
         symbol = r"[^\s\p{Cc}\p{L}\p{M}\p{N}][\p{M}\x{200d}]{0,4}"
-        return pre_tokenizers.Split(hf.Regex(f"{unspaced}|{word}|{symbol}"), "removed", invert=True)
+        return pre_tokenizers.Split(Regex(f"{unspaced}|{word}|{symbol}"), "removed", invert=True)
     if rules.kind in ("bytes", "characters"):
         pieces = rf"{unspaced}|{word}|[^\s\p{{L}}\p{{M}}\p{{N}}]{{1,16}}|\s{{1,16}}"
-        split = pre_tokenizers.Split(hf.Regex(pieces), "isolated")
+        split = pre_tokenizers.Split(Regex(pieces), "isolated")
         return pre_tokenizers.Sequence([split, _bytes()]) if rules.kind == "bytes" else split
     space = " " if rules.kind == "byte_bpe" else "▁"
     blank, symbol = rf"[\s{space}]", rf"[^\s{space}\p{{L}}\p{{M}}\p{{N}}]{{1,16}}"
     # The last blank before a word belongs to the word; blanks before it are pieces of their own.
     pieces = rf"{unspaced}|{space}?{word}|{space}?{symbol}|{blank}{{1,16}}(?!{blank[:-1]}]|\S)|{blank}"
-    split = pre_tokenizers.Split(hf.Regex(pieces), "isolated")
+    split = pre_tokenizers.Split(Regex(pieces), "isolated")
     if rules.kind == "byte_bpe":
         return pre_tokenizers.Sequence([split, _bytes()])
     return pre_tokenizers.Sequence([_metaspace(rules), split])
@@ -276,12 +294,15 @@ def _decoder(rules: Rules) -> decoders.Decoder:
     if rules.kind == "characters":
         return decoders.Fuse()
     if rules.kind == "wordpiece":
-        glue = hf.Regex(r"(?<=[\p{Han}\p{Hiragana}\p{Katakana}ー、-〟！-～]) (?=[\p{Han}\p{Hiragana}\p{Katakana}ー、-〟！-～])")
-        return decoders.Sequence([decoders.WordPiece("##"), decoders.Fuse(), decoders.Replace(glue, "")])
+        east = r"[\p{Han}\p{Hiragana}\p{Katakana}ー、-〟！-～]"
+        glue = decoders.Replace(Regex(f"(?<={east}) (?={east})"), "")
+        return decoders.Sequence([decoders.WordPiece("##"), decoders.Fuse(), glue])
     return decoders.Metaspace(replacement="▁", prepend_scheme=_scheme(rules))
 
 
-def train_model(documents: Sequence[str], config: TokenizerConfig, on_progress: Progress) -> tuple[hf.Tokenizer, Rules]:
+def train_model(
+    documents: Sequence[str], config: TokenizerConfig, on_progress: Progress
+) -> tuple[HfTokenizer, Rules]:
     """Train on documents already sampled; gives the complete pipeline and the rules that were settled."""
     rules = settle(config, documents)
     if rules.kind == "bytes":
@@ -300,14 +321,14 @@ def train_model(documents: Sequence[str], config: TokenizerConfig, on_progress: 
                         on_progress("train", number / len(documents))
                     yield form.normalize_str(document).translate(rare)
 
-            trainer = {"byte_bpe": _byte_bpe, "bpe": _bpe, "wordpiece": _wordpiece, "unigram": _unigram}[rules.kind]
-            model = trainer(feed, cutter(rules), alphabet, config)
+            fits = {"byte_bpe": _byte_bpe, "bpe": _bpe, "wordpiece": _wordpiece, "unigram": _unigram}
+            model = fits[rules.kind](feed, cutter(rules), alphabet, config)
     on_progress("train", 1.0)
     return _assemble(model, rules), rules
 
 
-def _assemble(model: models.Model, rules: Rules) -> hf.Tokenizer:
-    tokenizer = hf.Tokenizer(model)
+def _assemble(model: models.Model, rules: Rules) -> HfTokenizer:
+    tokenizer: HfTokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normaliser(rules)  # type: ignore[assignment]
     tokenizer.pre_tokenizer = cutter(rules)  # type: ignore[assignment]
     tokenizer.decoder = _decoder(rules)  # type: ignore[assignment]
@@ -327,8 +348,8 @@ def _codes(text: str) -> np.ndarray:
 def _alphabet(
     documents: Sequence[str], config: TokenizerConfig, rules: Rules, form: normalizers.Normalizer
 ) -> tuple[list[str], dict[int, str]]:
-    """The characters that get a place of their own, most frequent first until the room is used, and a translation
-    that turns all others into spaces. Without it rare signs and emoji of a large sample would fill the vocabulary."""
+    """The characters that get a place of their own, most frequent first until the room is used, and a
+    translation that turns all others into spaces. Else rare signs fill the vocabulary."""
     counts = np.zeros(0x110000, dtype=np.int64)
     for start in range(0, len(documents), 64):
         codes = _codes("\n".join(form.normalize_str(document) for document in documents[start : start + 64]))
@@ -355,13 +376,13 @@ def _alphabet(
 
 
 def _symbols(alphabet: list[str], unknown: str | None) -> models.Model:
-    """Single symbols and nothing else: a BPE without merges, so that symbols still know the word they are in."""
+    """Single symbols and nothing else: a BPE without merges, so that symbols still know their word."""
     vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *alphabet))}
     return models.BPE(vocab=vocabulary, merges=[], unk_token=unknown)
 
 
-def _fit(model: models.Model, trainer: trainers.Trainer, feed: Callable[[], Iterator[str]], cut: object) -> hf.Tokenizer:
-    tokenizer = hf.Tokenizer(model)
+def _fit(model: models.Model, trainer: trainers.Trainer, feed: Feed, cut: object) -> HfTokenizer:
+    tokenizer: HfTokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = cut  # type: ignore[assignment]
     tokenizer.train_from_iterator(feed(), trainer)
     return tokenizer
@@ -377,23 +398,19 @@ def _bpe_trainer(config: TokenizerConfig, alphabet: list[str], vocab_size: int) 
     )
 
 
-def _bpe(
-    feed: Callable[[], Iterator[str]], cut: object, alphabet: list[str], config: TokenizerConfig
-) -> models.Model:
-    return _fit(models.BPE(unk_token="[UNK]"), _bpe_trainer(config, alphabet, config.vocab_size), feed, cut).model
+def _bpe(feed: Feed, cut: object, alphabet: list[str], config: TokenizerConfig) -> models.Model:
+    return _fit(
+        models.BPE(unk_token="[UNK]"), _bpe_trainer(config, alphabet, config.vocab_size), feed, cut
+    ).model
 
 
-def _byte_bpe(
-    feed: Callable[[], Iterator[str]], cut: object, _: list[str], config: TokenizerConfig
-) -> models.Model:
+def _byte_bpe(feed: Feed, cut: object, _: list[str], config: TokenizerConfig) -> models.Model:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     return _fit(models.BPE(), _bpe_trainer(config, alphabet, config.vocab_size), feed, cut).model
 
 
-def _wordpiece(
-    feed: Callable[[], Iterator[str]], cut: object, _: list[str], config: TokenizerConfig
-) -> models.Model:
-    """WordPiece by pair frequency. A first pass only finds which symbols occur, at the start of words and inside."""
+def _wordpiece(feed: Feed, cut: object, _: list[str], config: TokenizerConfig) -> models.Model:
+    """WordPiece by pair frequency. A first pass only finds which symbols occur, first in words and inside."""
 
     def fit(vocab_size: int, first: list[str]) -> dict[str, int]:
         trainer = trainers.WordPieceTrainer(
@@ -406,18 +423,16 @@ def _wordpiece(
 
     symbols = sorted(set(fit(0, list(SPECIAL_TOKENS))) - set(SPECIAL_TOKENS))
     vocabulary = fit(config.vocab_size, [*SPECIAL_TOKENS, *symbols])
-    return models.WordPiece(
-        vocab=vocabulary, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD, continuing_subword_prefix="##"
-    )
+    return models.WordPiece(vocab=vocabulary, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD)
 
 
 def _unigram(
-    feed: Callable[[], Iterator[str]], cut: pre_tokenizers.PreTokenizer, alphabet: list[str], config: TokenizerConfig
+    feed: Feed, cut: pre_tokenizers.PreTokenizer, alphabet: list[str], config: TokenizerConfig
 ) -> models.Model:
     """Unigram language model of pieces (Kudo 2018, https://arxiv.org/abs/1804.10959), by Viterbi counts.
 
     Seeds are the pieces of a BPE several times too large; then, as in the paper, piece probabilities are
-    re-estimated and the quarter that costs the least likelihood is dropped, until `vocab_size` are left.
+    re-estimated and the 30 % that cost the least likelihood are dropped, until `vocab_size` are left.
     """
     counted: Counter[str] = Counter()
     for document in feed():
@@ -425,16 +440,18 @@ def _unigram(
     words = sorted(counted)
     weights = np.array([counted[word] for word in words], dtype=np.float64)
     room = config.vocab_size - len(SPECIAL_TOKENS)
-    seeds = _fit(models.BPE(), _bpe_trainer(config, alphabet, 6 * config.vocab_size), feed, cut).get_vocab()
+    seeds = _fit(models.BPE(), _bpe_trainer(config, alphabet, 4 * config.vocab_size), feed, cut).get_vocab()
     pieces = {token for token in seeds if len(token) <= _LONGEST_PIECE} - set(SPECIAL_TOKENS) | set(alphabet)
     scores = _first_scores(words, weights, sorted(pieces))
-    while True:
-        for _ in range(2):
-            scores = _reestimate(words, weights, scores)
-        if len(scores) <= room:
+    scores = _reestimate(words, weights, scores)
+    while len(scores) > room:
+        kept = _prune(scores, max(room, int(0.7 * len(scores))))
+        if len(kept) == len(scores):  # nothing but single characters
             break
-        scores = _prune(scores, max(room, int(0.75 * len(scores))))
-    ranked = sorted(((token, round(score, 6)) for token, (score, _) in scores.items()), key=lambda item: (-item[1], item[0]))
+        scores = _reestimate(words, weights, kept)
+    scores = _reestimate(words, weights, scores)
+    rounded = [(token, round(score, 6)) for token, (score, _) in scores.items()]
+    ranked = sorted(rounded, key=lambda item: (-item[1], item[0]))
     return models.Unigram(vocab=[(token, 0.0) for token in SPECIAL_TOKENS] + ranked, unk_id=1)
 
 
@@ -461,13 +478,14 @@ def _reestimate(words: list[str], weights: np.ndarray, scores: Scores) -> Scores
     A piece of several characters that no best segmentation uses is dropped.
     """
     vocabulary = [("[UNK]", 0.0), *((piece, score) for piece, (score, _) in scores.items())]
-    viterbi = hf.Tokenizer(models.Unigram(vocab=vocabulary, unk_id=0))
+    viterbi: HfTokenizer = tokenizers.Tokenizer(models.Unigram(vocab=vocabulary, unk_id=0))
     counts = np.zeros(len(vocabulary), dtype=np.float64)
     for start in range(0, len(words), 65_536):
         rows = [encoding.ids for encoding in viterbi.encode_batch_fast(words[start : start + 65_536])]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(lengths.sum()))
-        counts += np.bincount(ids, np.repeat(weights[start : start + len(rows)], lengths), minlength=len(counts))
+        each = np.repeat(weights[start : start + len(rows)], lengths)
+        counts += np.bincount(ids, each, minlength=len(counts))
     found = {
         piece: max(count, 0.5)
         for (piece, _), count in zip(vocabulary[1:], counts[1:].tolist())
@@ -478,7 +496,7 @@ def _reestimate(words: list[str], weights: np.ndarray, scores: Scores) -> Scores
 
 
 def _prune(scores: Scores, keep: int) -> Scores:
-    """Keep single characters and the pieces whose removal would cost the most: count x (score - best replacement)."""
+    """Keep single characters and the pieces that cost most to remove: count x (score - best replacement)."""
     losses: list[tuple[float, str]] = []
     single = [piece for piece in scores if len(piece) == 1]
     for piece, (score, count) in scores.items():
@@ -490,7 +508,7 @@ def _prune(scores: Scores, keep: int) -> Scores:
 
 
 def _replacement(piece: str, scores: Scores) -> float:
-    """Score of the best segmentation of `piece` into at least two other pieces; an unknown character costs 30."""
+    """Score of the best segmentation of `piece` into several other pieces; an unknown character costs 30."""
     best = [0.0] + [-math.inf] * len(piece)
     for stop in range(1, len(piece) + 1):
         best[stop] = best[stop - 1] - 30.0

@@ -1,4 +1,4 @@
-"""Text to token ids and back: one `tokenizer.json`, word starts for every kind, offsets into the caller's own text."""
+"""Text to token ids and back: one `tokenizer.json`, word starts for every kind, offsets into the text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tokenizers as hf
+import tokenizers
 
 from encodery.data.tokenizer_training import (
-    SPECIAL_TOKENS,
+    HfTokenizer,
     TokenizerConfig,
     clean_surrogates,
     sample_documents,
@@ -27,7 +27,7 @@ from encodery.errors import DataError
 
 __all__ = ["Coverage", "Encoded", "FlatIds", "Tokenizer", "TokenizerConfig", "coverage", "train_tokenizer"]
 
-_BLOCK_CHARACTERS = 1_000_000  # texts are encoded in blocks of this size: the library needs ~100 bytes a token
+_BLOCK_CHARACTERS = 1_000_000  # texts are encoded in blocks: the library needs ~100 bytes a token
 
 # The names other makers use for the same five tokens, first match wins.
 _NAMES = {
@@ -46,10 +46,10 @@ class Encoded:
     ids: np.ndarray
     """(T,) uint32"""
     starts_word: np.ndarray
-    """(T,) bool: the token begins a word. The first token always does; in scripts without spaces every token does
-    that begins with an ideograph; a token of nothing but white space belongs to the word before it."""
+    """(T,) bool: the token begins a word. The first token always does; in scripts without spaces every
+    token that begins with an ideograph does; a token of white space only belongs to the word before it."""
     offsets: np.ndarray
-    """(T, 2) int32: [start, stop) in characters of the text as it was given; (0, 2) when offsets were not wanted.
+    """(T, 2) int32: [start, stop) in characters of the text as it was given; (0, 2) when not wanted.
     Tokens that share one character (byte-level) both carry it. Leading white space is left out of a span."""
 
 
@@ -68,7 +68,9 @@ class Tokenizer:
     Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
     """
 
-    def __init__(self, inner: hf.Tokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
+    def __init__(
+        self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer"
+    ) -> None:
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner
@@ -79,21 +81,21 @@ class Tokenizer:
             raise DataError(
                 f"{where} has no {' and no '.join(missing)} token",
                 expected="; ".join(f"{role}: one of {' '.join(_NAMES[role])}" for role in missing),
-                fix="add the tokens to the file (tokenizers: add_special_tokens), or train a tokenizer of your own",
+                fix="add the tokens to the file (add_special_tokens), or train a tokenizer of your own",
             )
         self._special = {role: number for role, number in found.items() if number is not None}
         self._blank, self._unspaced = _tables(inner)
 
     @classmethod
     def load(cls, path: Path | str, facts: dict[str, Any] | None = None) -> Tokenizer:
-        """Open a tokenizer.json, or the one in a folder. Raises DataError when missing, damaged or incomplete."""
+        """Open a tokenizer.json, or the one in a folder. DataError when missing, damaged or incomplete."""
         file = Path(path)
         if file.is_dir():
             file = file / "tokenizer.json"
         try:
             text = file.read_bytes().decode("utf-8")
             json.loads(text)
-            inner = hf.Tokenizer.from_str(text)
+            inner = _open(text)
         except FileNotFoundError:
             raise DataError(
                 f"no tokenizer at {file}",
@@ -122,18 +124,18 @@ class Tokenizer:
         return self._inner.to_str(pretty=False)
 
     def facts(self) -> dict[str, Any]:
-        """How it was made: config, settled rules, sample size, vocabulary. JSON only; empty for a foreign file."""
+        """How it was made: config, settled rules, sample size, vocabulary. Empty for a foreign file."""
         return dict(self._facts)
 
     def hash(self) -> str:
-        """BLAKE2b (16 bytes, hex) of tokenizer.json: the name of everything made with exactly this tokenizer."""
+        """BLAKE2b (16 bytes, hex) of tokenizer.json: names what was made with exactly this tokenizer."""
         return hashlib.blake2b(self.to_json().encode("utf-8"), digest_size=16).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"json": self.to_json(), "facts": self._facts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(hf.Tokenizer.from_str(state["json"]), state["facts"])
+        self.__init__(_open(state["json"]), state["facts"])
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -142,7 +144,7 @@ class Tokenizer:
         return f"Tokenizer({self._facts.get('rules', {}).get('kind', 'foreign')}, {self.vocab_size} tokens)"
 
     @property
-    def inner(self) -> hf.Tokenizer:
+    def inner(self) -> HfTokenizer:
         """The `tokenizers.Tokenizer` itself."""
         return self._inner
 
@@ -206,13 +208,14 @@ class Tokenizer:
         """The token with this id as the file spells it. Raises DataError for an id outside the vocabulary."""
         token = self._inner.id_to_token(int(number)) if number >= 0 else None
         if token is None:
-            raise DataError(f"token id {number} is not in the vocabulary", expected=f"0 to {self.vocab_size - 1}")
+            where = f"0 to {self.vocab_size - 1}"
+            raise DataError(f"token id {number} is not in the vocabulary", expected=where)
         return token
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [self.token(number) for number in ids]
 
-    def _run(self, block: list[str]) -> list[hf.Encoding]:
+    def _run(self, block: list[str]) -> list[Any]:
         try:
             return self._inner.encode_batch(block, add_special_tokens=False)
         except Exception as problem:
@@ -222,25 +225,29 @@ class Tokenizer:
                 fix="train a tokenizer on your own text, or use one with an unknown token",
             ) from problem
 
-    def _flatten(self, encodings: list[hf.Encoding]) -> FlatIds:
+    def _flatten(self, encodings: list[Any]) -> FlatIds:
         lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
         total = int(lengths.sum())
         ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), dtype=np.uint32, count=total)
-        words = np.fromiter(
-            (-1 if word is None else word for e in encodings for word in e.word_ids), dtype=np.int64, count=total
-        )
+        numbers = (-1 if word is None else word for e in encodings for word in e.word_ids)
+        words = np.fromiter(numbers, dtype=np.int64, count=total)
         first = np.zeros(total, dtype=bool)
         first[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         starts = np.empty(total, dtype=bool)
         starts[:1] = True
         starts[1:] = (words[1:] != words[:-1]) | (words[1:] < 0)
         blank = self._blank[ids]
-        starts[1:] |= blank[:-1]
+        starts[1:] |= blank[:-1] & ~first[:-1]
         starts |= self._unspaced[ids]
         return FlatIds(ids, (starts & ~blank) | first, lengths)
 
 
-def _first(inner: hf.Tokenizer, names: Sequence[str]) -> int | None:
+def _open(text: str) -> HfTokenizer:
+    library: HfTokenizer = tokenizers.Tokenizer
+    return library.from_str(text)
+
+
+def _first(inner: HfTokenizer, names: Sequence[str]) -> int | None:
     return next((number for name in names if (number := inner.token_to_id(name)) is not None), None)
 
 
@@ -258,7 +265,7 @@ def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _offsets(spans: list[tuple[int, int]], text: str) -> np.ndarray:
-    """(T, 2) spans without leading white space, and with the combining marks that normalisation merged away."""
+    """(T, 2) spans without leading white space, with the combining marks that normalisation merged away."""
     offsets = np.array(spans, dtype=np.int32).reshape(-1, 2)
     if not len(offsets):
         return offsets
@@ -282,7 +289,7 @@ _SPACES = np.array([chr(code).isspace() for code in range(0x3001)] + [False])
 
 
 def _joins(char: str) -> bool:
-    """Combining marks, Korean vowels and finals, half-width voicing marks: merged into the character before."""
+    """Combining marks, Korean vowels and finals, half-width voicing marks: merged into the one before."""
     return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char in "\uff9e\uff9f"
 
 
@@ -305,7 +312,7 @@ def _unspaced(char: str) -> bool:
     return any(low <= code <= high for low, high in _UNSPACED_RANGES) and unicodedata.category(char)[0] != "M"
 
 
-def _tables(inner: hf.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+def _tables(inner: HfTokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Per id: is it white space only; does it begin with a character of a script without spaces."""
     vocabulary = inner.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values(), default=-1) + 1
@@ -320,7 +327,7 @@ def _tables(inner: hf.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
         if byte_level:
             raw = bytes(_BYTES[char] for char in token if char in _BYTES)
             blank[number] = bool(raw) and not raw.strip()
-            # Half a character still tells its script: E4 to E9 begin ideographs, F0 A0 and above the rare ones.
+            # Half a character still tells its script: E4 to E9 begin ideographs.
             text = raw.decode("utf-8", "ignore")
             unspaced[number] = 0xE4 <= raw[0] <= 0xE9 if raw[:1] >= b"\xc0" else False
             unspaced[number] |= bool(text) and raw.startswith(text[0].encode()) and _unspaced(text[0])
@@ -332,7 +339,7 @@ def _tables(inner: hf.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The printable stand-in of every byte in byte-level vocabularies: itself, or the next free one from U+0100."""
+    """The printable stand-in of every byte in byte-level vocabularies: itself, or one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -386,7 +393,7 @@ class Coverage:
 
 
 def coverage(tokenizer: Tokenizer, texts: Sequence[str], most: int = 10) -> Coverage:
-    """Measure unknown tokens, tokens a word, a character, and bytes a token; zeros when there are no tokens."""
+    """Measure unknown tokens, tokens a word and a character, bytes a token; zeros without tokens."""
     tokens = words = unknown = characters = size = 0
     pieces: Counter[str] = Counter()
     for block in _blocks(texts):
