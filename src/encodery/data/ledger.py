@@ -13,6 +13,9 @@ PLACES_KEPT: Final = 20
 ROWS_BEFORE_JUDGING: Final = 1000
 """Before the end of the data, the share of bad rows is judged only after this many rows."""
 
+BAD_ROWS_BEFORE_JUDGING: Final = 20
+"""Before the end of the data, this many bad rows are never too many."""
+
 BROKEN_JSON: Final = "broken JSON"
 NOT_AN_OBJECT: Final = "not a JSON object"
 WRONG_ENCODING: Final = "wrong encoding"
@@ -207,7 +210,7 @@ class Watch:
                 fix=f"{FIXES.get(kind, 'mend the row')}; or say `bad_rows: skip` to count such rows",
             )
         rows = self.good + self.bad
-        if rows >= ROWS_BEFORE_JUDGING and self.bad > max(PLACES_KEPT, self.share * rows):
+        if rows >= ROWS_BEFORE_JUDGING and self.bad > max(BAD_ROWS_BEFORE_JUDGING, self.share * rows):
             self._refuse("so far ")
 
     def finish(self, what: str) -> None:

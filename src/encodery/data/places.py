@@ -232,7 +232,7 @@ def _size(file: Path) -> int:
 
 
 def _text_size(file: Path) -> int:
-    """Bytes when unpacked: what the packed file says where that can be believed, else three times its size."""
+    """Bytes when unpacked: what the packed file says where that is credible, else three times its size."""
     size, suffix = _size(file), file.suffix.lower()
     if suffix not in PACKED or size < 18:
         return size
@@ -285,7 +285,7 @@ def _open_zst(file: Path) -> IO[bytes]:
 
         def _unpack(self) -> Iterator[bytes]:
             context = zstandard.ZstdDecompressor()
-            frame, block = context.decompressobj(), self._packed.read(64)
+            frame, block = context.decompressobj(), self._packed.read(step := 64)
             started = False
             while block:
                 started = True
@@ -296,8 +296,9 @@ def _open_zst(file: Path) -> IO[bytes]:
                     frame = context.decompressobj()
                     if block:
                         continue
-                # Highly repetitive data grows ten thousandfold: then in the smallest steps.
-                block = self._packed.read(64 if len(unpacked) > 65536 else 512)
+                # Highly repetitive data grows ten thousandfold, so it is read in the smallest steps.
+                step = 64 if len(unpacked) > 65536 else min(512, 2 * step)
+                block = self._packed.read(step)
             if started:
                 raise EOFError("the Zstandard data ends in the middle")
 

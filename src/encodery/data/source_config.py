@@ -96,6 +96,12 @@ class DataConfig(Config):
     """Column of the label; none for unlabelled data and for the format `folder`."""
     label_separator: Annotated[str, Field(min_length=1)] = "|"
     """Several labels a row: what stands between them in one string."""
+    long: Literal["split", "cut"] = "split"
+    """A text longer than encoder.max_length: split into windows whose answers are averaged, or cut at the end.
+    Pairs are always cut. Either way the report counts them."""
+    tokens: Literal["cached", "streamed"] = "cached"
+    """cached: tokenise once into a file of two to four bytes a token, then shuffle freely. streamed: tokenise
+    while training, in the order of the files, shuffled in stretches: for corpora not worth a cache."""
     bad_rows: Literal["skip", "refuse"] = "skip"
     """skip: count bad rows, show where they are and go on; refuse: stop at the first one."""
     bad_rows_share: Annotated[float, Field(ge=0, le=1)] = 0.05

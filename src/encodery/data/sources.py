@@ -120,7 +120,9 @@ def fingerprint(data: DataConfig, split: Split, *, base: Path) -> str:
     caller's to add.
     """
     sources, side = sources_of(data, split)
-    shared = data.model_dump_json(exclude={"train", "validation", "test", "validation_share"})
+    shared = data.model_dump_json(
+        exclude={"train", "validation", "test", "validation_share", "long", "tokens"}
+    )
     parts = [f"rows {_READER_VERSION}", split, shared]
     if side is not None:
         parts.append(f"share {data.validation_share!r}")
