@@ -97,8 +97,8 @@ class DataConfig(Config):
     label_separator: Annotated[str, Field(min_length=1)] = "|"
     """Several labels a row: what stands between them in one string."""
     long: Literal["split", "cut"] = "split"
-    """A text longer than encoder.max_length: split into windows whose answers are averaged, or cut at the end.
-    Pairs are always cut. Either way the report counts them."""
+    """A text longer than encoder.max_length: split into windows whose answers are averaged, or cut at the
+    end. Pairs are always cut. Either way the report counts them."""
     tokens: Literal["cached", "streamed"] = "cached"
     """cached: tokenise once into a file of two to four bytes a token, then shuffle freely. streamed: tokenise
     while training, in the order of the files, shuffled in stretches: for corpora not worth a cache."""
