@@ -251,6 +251,8 @@ def test_presets_expand_and_are_named_as_the_source(tmp_path: Path) -> None:
     other = load(tmp_path, good + "encoder: small\n", "encoder={kind: recurrent, hidden: 3}").config.encoder
     assert other == Recurrent(hidden=3)
     assert load(tmp_path, good + "encoder: recurrent\n").config.encoder == Recurrent()
+    text = good + "encoder: {kind: transformer, depth: 3, width: 8}\n"
+    assert load(tmp_path, text, "encoder={kind: recurrent}").config.encoder == Recurrent()
 
 
 def test_presets_in_plain_python() -> None:

@@ -6,7 +6,7 @@ A recipe is YAML (see `yaml_tree` for the dialect). On top of it:
 * An override is `dotted.key=value`, the value is YAML: `training.lr=3e-4`, `data.train=[a.txt, b.txt]`,
   `encoder={preset: small, depth: 3}`, `data.train.0.weight=2`. Sections are merged key by key, all
   else is replaced. `key=` is null, as an empty value is in YAML; empty text is `key=''`.
-* Two sections that name different kinds (`kind:`) are never merged: the later one replaces the earlier one.
+* Sections of a union that name different kinds are not merged: the later one replaces the earlier one.
 * A class with `presets` may be written as a preset's name, or with `preset:` and changes to it.
 
 Everything that is wrong is gathered into one ConfigError, a line each.
@@ -38,6 +38,7 @@ from encodery.short_forms import (
     default_origin,
     merged,
     shorthand_of,
+    slot_inside,
     with_kind,
 )
 from encodery.yaml_tree import Node, Origin, as_node, read_value, read_yaml, to_yaml
@@ -172,7 +173,8 @@ def load_config(
     problems: list[Problem] = []
     tree = as_node(defaults or {}, default_origin)
     if path is not None:
-        tree = merged(tree, _substituted(_read_recipe(path, problems), environment, (), problems))
+        recipe = _substituted(_read_recipe(path, problems), environment, (), problems)
+        tree = merged(tree, recipe, Slot((schema,)))
     for argument in overrides:
         tree = _overridden(schema, tree, argument, environment, problems)
     tree = complete(Slot((schema,)), tree, (), problems)
@@ -290,7 +292,7 @@ class _Blocked(Exception):
 def _laid(node: Node, slot: Slot | None, rest: Path_, value: Node, done: Path_) -> Node:
     """The tree with `value` laid over what stands at the path `rest`."""
     if not rest:
-        return merged(node, value)
+        return merged(node, value, slot)
     part, further = rest[0], (*done, rest[0])
     if isinstance(node.value, str) and slot:
         node = with_kind(slot, node, None)
@@ -306,9 +308,7 @@ def _laid(node: Node, slot: Slot | None, rest: Path_, value: Node, done: Path_) 
         return Node([*node.value[:part], changed, *node.value[part + 1 :]], node.origin)
     if not isinstance(node.value, dict):
         raise _Blocked(f"{dotted(done)} is {shown(node.plain())} ({node.origin})")
-    tag = node.value[slot.discriminator].plain() if slot and slot.discriminator in node.value else None
-    model = slot.pick(tag) if slot else None
-    inner = field_slot(model.model_fields[str(part)]) if model and str(part) in model.model_fields else None
+    inner = slot_inside(slot, node, part)
     under = node.value.get(part, Node(None, value.origin))
     return Node({**node.value, part: _laid(under, inner, rest[1:], value, further)}, node.origin)
 

@@ -28,16 +28,27 @@ def shorthand_of(model: type[BaseModel] | None) -> str:
     return getattr(model, "shorthand", "") or ("preset" if presets_of(model) else "")
 
 
-def merged(under: Node, over: Node) -> Node:
+def slot_inside(slot: Slot | None, node: Node, key: str | int) -> Slot | None:
+    """The slot of `key` in a section that stands in `slot`, as far as the class of the section is known."""
+    if slot is None or not isinstance(node.value, dict):
+        return None
+    tag = node.value.get(slot.discriminator) if slot.discriminator else None
+    model = slot.pick(tag.plain() if tag else None)
+    info = model.model_fields.get(str(key)) if model else None
+    return field_slot(info) if info else slot.values
+
+
+def merged(under: Node, over: Node, slot: Slot | None = None) -> Node:
     """`over` laid over `under`: sections key by key, everything else (and another kind) replaced."""
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return over
-    kinds = [node.value["kind"].plain() for node in (under, over) if "kind" in node.value]
+    tag = slot.discriminator if slot else None
+    kinds = [side.value[tag].plain() for side in (under, over) if tag in side.value]
     if len(kinds) == 2 and kinds[0] != kinds[1]:
-        return over
+        return over  # the keys of one kind mean nothing to another
     joined = dict(under.value)
     for key, child in over.value.items():
-        joined[key] = merged(joined[key], child) if key in joined else child
+        joined[key] = merged(joined[key], child, slot_inside(slot, under, key)) if key in joined else child
     return Node(joined, under.origin if under.origin.line else over.origin)
 
 

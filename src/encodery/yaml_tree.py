@@ -46,8 +46,9 @@ for _tag, _pattern, _first in _scalars:
 
 
 def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Odd line ends and control characters survive only as escapes; PyYAML folds some of them otherwise."""
-    style = None if all(c.isprintable() or c == "\n" for c in text) else '"'
+    """Odd line ends and control characters survive only as escapes, and a bare `<<` would be a merge."""
+    plain = text != "<<" and all(character.isprintable() or character == "\n" for character in text)
+    style = None if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
