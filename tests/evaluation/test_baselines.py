@@ -29,7 +29,7 @@ def rng():
 def test_it_learns_the_words_that_decide(rng):
     texts, labels = made(rng, 120)
     test_texts, test_labels = made(rng, 60)
-    found = tfidf_logistic(texts, labels, test_texts, validation=(*made(rng, 40), None))
+    found = tfidf_logistic(texts, labels, test_texts, validation=made(rng, 40))
     assert found.labels == ["bad", "good"]
     assert [found.labels[k] for k in found.predicted] == test_labels
     assert found.probabilities.shape == (60, 2)
@@ -73,7 +73,7 @@ def test_several_labels_one_of_them_never_there():
         texts[:4],
         kind="classes",
         labels=["blue", "red", "round"],
-        validation=(texts, labels, None),
+        validation=(texts, labels),
     )
     np.testing.assert_array_equal(found.predicted, [[0, 1, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
     guess = majority(labels, 2, kind="classes")

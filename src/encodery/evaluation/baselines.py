@@ -69,14 +69,15 @@ def tfidf_logistic(
     labels: Sequence[str] | None = None,
     train_pairs: Sequence[str] | None = None,
     test_pairs: Sequence[str] | None = None,
-    validation: tuple[Sequence[str], Sequence[Any], Sequence[str] | None] | None = None,
+    validation: tuple[Sequence[str], Sequence[Any]] | None = None,
+    validation_pairs: Sequence[str] | None = None,
     language: str | None = None,
 ) -> Baseline:
     """TF-IDF (sublinear) with logistic regression, one against the rest for `classes`, ridge for `number`.
 
     Words 1-2 where the script has spaces, characters 1-3 where the text is mostly without (Chinese, Japanese,
     Thai...), decided from the training text unless `language` ("zh") says so; n-grams of one text only are
-    left out from 1,000 texts up. C is picked from 1, 3, 10 on `validation` = (texts, labels, pairs or None)
+    left out from 1,000 texts up. C is picked from 1, 3, 10 on `validation` = (texts, labels)
     and the model is not refitted on it; without validation C is 10. A pair is the features of both texts,
     their product and their absolute difference, side by side. With one label in training it answers with that
     label. Deterministic. Raises DataError when texts and labels differ in number.
@@ -88,7 +89,7 @@ def tfidf_logistic(
             raise DataError(
                 f"{len(train_texts)} training texts but {len(other)} {what}", expected="as many of each"
             )
-    others = [test_pairs, *([validation[2]] if validation is not None and len(validation[0]) else [])]
+    others = [test_pairs, *([validation_pairs] if validation is not None and len(validation[0]) else [])]
     if any((other is None) != (train_pairs is None) for other in others):
         raise DataError("second texts in some splits only", expected="pairs in every split, or in none")
     names = [] if kind == "number" else _label_names(train_labels, kind, labels)
@@ -97,7 +98,7 @@ def tfidf_logistic(
     truth = _targets(train_labels, kind, names)
     held_out = None
     if validation is not None and len(validation[0]):
-        held_out = features.of(validation[0], validation[2]), _targets(validation[1], kind, names)
+        held_out = features.of(validation[0], validation_pairs), _targets(validation[1], kind, names)
     fit = {"class": _fit_class, "classes": _fit_classes, "number": _fit_number}[kind]
     answer, parameters, note = fit(train_NF, truth, held_out, features.of(test_texts, test_pairs), len(names))
     if kind == "number":
