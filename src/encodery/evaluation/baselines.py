@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from encodery.errors import DataError
 
 Kind = Literal["class", "classes", "number"]
+# Validation rows: texts, labels and, for pairs, the second texts.
+Held = tuple[Sequence[str], Sequence[Any]] | tuple[Sequence[str], Sequence[Any], Sequence[str] | None]
 STRENGTHS = (1.0, 3.0, 10.0)  # C of the logistic regression: the larger, the less it is held back
 WITHOUT_VALIDATION = 10.0
 UNSPACED_LANGUAGES = {"zh", "ja", "th", "lo", "km", "my", "bo", "yue", "wuu"}
@@ -69,15 +71,14 @@ def tfidf_logistic(
     labels: Sequence[str] | None = None,
     train_pairs: Sequence[str] | None = None,
     test_pairs: Sequence[str] | None = None,
-    validation: tuple[Sequence[str], Sequence[Any]] | None = None,
-    validation_pairs: Sequence[str] | None = None,
+    validation: Held | None = None,
     language: str | None = None,
 ) -> Baseline:
     """TF-IDF (sublinear) with logistic regression, one against the rest for `classes`, ridge for `number`.
 
     Words 1-2 where the script has spaces, characters 1-3 where the text is mostly without (Chinese, Japanese,
     Thai...), decided from the training text unless `language` ("zh") says so; n-grams of one text only are
-    left out from 1,000 texts up. C is picked from 1, 3, 10 on `validation` = (texts, labels)
+    left out from 1,000 texts up. C is picked from 1, 3, 10 on `validation` = (texts, labels[, pairs])
     and the model is not refitted on it; without validation C is 10. A pair is the features of both texts,
     their product and their absolute difference, side by side. With one label in training it answers with that
     label. Deterministic. Raises DataError when texts and labels differ in number.
@@ -89,6 +90,7 @@ def tfidf_logistic(
             raise DataError(
                 f"{len(train_texts)} training texts but {len(other)} {what}", expected="as many of each"
             )
+    validation_pairs = validation[2] if validation is not None and len(validation) > 2 else None
     others = [test_pairs, *([validation_pairs] if validation is not None and len(validation[0]) else [])]
     if any((other is None) != (train_pairs is None) for other in others):
         raise DataError("second texts in some splits only", expected="pairs in every split, or in none")
