@@ -258,6 +258,16 @@ def test_a_megabyte_without_spaces_trains_in_seconds(kind: str) -> None:
     assert coverage(tokenizer, [text[:10_000]]).tokens_per_character < 0.8  # frequent words became tokens
 
 
+def test_unspaced_text_is_counted_within_its_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("encodery.data.tokenizer_training._UNSPACED_BYTES", 50_000)
+    documents = corpus("zh", 400)
+    full = sum(len(document.encode()) for document in documents)
+    for kind, limit in (("bpe", 50_000), ("wordpiece", full)):
+        config = TokenizerConfig(kind=kind, vocab_size=100)  # type: ignore[arg-type]
+        held = train_tokenizer(documents, config, seed=0).facts()["bytes"]
+        assert 0.7 * limit < held <= 1.2 * limit
+
+
 def test_words_without_an_end_are_cut() -> None:
     text = "".join(random.Random(1).choices("acgt", k=300_000))
     for kind in KINDS:

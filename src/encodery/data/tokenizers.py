@@ -21,6 +21,7 @@ from encodery.data.tokenizer_training import (
     clean_surrogates,
     sample_documents,
     text_budget,
+    thin,
     train_model,
 )
 from encodery.errors import DataError
@@ -365,6 +366,7 @@ def train_tokenizer(
     documents = sample_documents(texts, text_budget(config), seed, on_progress)
     if not any(document.strip() for document in documents):
         raise DataError("there is no text to train a tokenizer on", fix="check the text column and the paths")
+    documents = thin(documents, config)
     inner, rules = train_model(documents, config, on_progress or (lambda phase, share: None))
     facts = {
         "config": config.model_dump(mode="json"),
