@@ -81,7 +81,7 @@ class TokenizerConfig(Config):
     """Chinese characters one by one, or in runs from which frequent words become tokens. None: characters for
     wordpiece and characters, runs for the others."""
     cjk_run: int = Field(8, ge=1, le=100)
-    """Longest run, in characters, of scripts without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
+    """Longest run while training, in characters, of unspaced scripts: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
     max_bytes: int = Field(100_000_000, ge=1000)
     """Text held for training, in bytes of UTF-8. A longer stream is sampled by documents over its
     whole length. unigram holds at most 32 MB; bpe, byte_bpe and unigram count
@@ -533,7 +533,7 @@ def text_budget(config: TokenizerConfig) -> int:
 
 
 def thin(documents: list[str], config: TokenizerConfig) -> list[str]:
-    """Take every n-th document of a sample that is dear to count: nearly every run of unspaced script is a word
+    """Take every n-th document of a sample dear to count: nearly every run of unspaced script is a word
     of its own, and its pairs cost the library 40 bytes of memory for each byte of text (measured)."""
     size = sum(len(document.encode("utf-8")) for document in documents)
     dear = config.kind in ("bpe", "byte_bpe", "unigram") and _is_unspaced(settle(config, documents).language)
