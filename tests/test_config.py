@@ -66,6 +66,7 @@ class Run(Config):
         preset="tiny", width=64
     )
     training: Training = Training()
+    second: Training = Training(steps=7, precision="fp32")
 
 
 def load(tmp_path: Path, text: str, *overrides: str, **environment: str) -> Resolved[Run]:
@@ -86,7 +87,7 @@ good = "data:\n  train: a.txt\n"
 
 def test_all_problems_come_at_once_with_line_key_value_and_expectation(tmp_path: Path) -> None:
     text = """data:
-  train: [a.txt, {path: b.txt, weigth: 3}]
+  train: [a.txt, {weigth: 3}]
   text: [1, a]
 encoder:
   kind: transformer
@@ -102,9 +103,9 @@ training:
 """
     found = complaint(tmp_path, text, "training.stepss=3", "foo", "training.lr=abc")
     expected = [
+        ("x.yaml:2: data.train.1.path: missing", ""),
         ("x.yaml:2: data.train.1.weigth: unknown key", "did you mean 'weight'"),
         ("x.yaml:3: data.text.0: 1 does not fit", "expected text"),
-        ("x.yaml:4: encoder.width: missing", ""),
         ("x.yaml:6: encoder.dept: unknown key", "did you mean 'depth'"),
         ("x.yaml:7: lr: unknown key", "did you mean 'training.lr'"),
         ("x.yaml:10: training.budget: '10x'", "90s, 10m, 1h30m"),
@@ -198,7 +199,7 @@ def test_written_yaml_reads_back_the_same(value: dict[str, Any]) -> None:
 
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     text = good + "encoder: &e {kind: transformer, depth: 3, width: 8}\n"
-    assert load(tmp_path, text).config.encoder == Transformer(depth=3, width=8)
+    assert load(tmp_path, text).config.encoder == Transformer(preset="tiny", depth=3, width=8)
     text = "data:\n  train:\n    - &s {path: a, weight: 2}\n    - {<<: *s, path: b}\n"
     assert load(tmp_path, text).config.data.train == [Source(path="a", weight=2), Source(path="b", weight=2)]
 
@@ -253,6 +254,16 @@ def test_presets_expand_and_are_named_as_the_source(tmp_path: Path) -> None:
     assert load(tmp_path, good + "encoder: recurrent\n").config.encoder == Recurrent()
     text = good + "encoder: {kind: transformer, depth: 3, width: 8}\n"
     assert load(tmp_path, text, "encoder={kind: recurrent}").config.encoder == Recurrent()
+
+
+def test_a_section_is_laid_over_its_default(tmp_path: Path) -> None:
+    resolved = load(tmp_path, good + "second: {steps: 9}\n", "encoder.depth=5")
+    assert resolved.config.second == Training(steps=9, precision="fp32")
+    assert resolved.sources["second.precision"] == "default"
+    assert resolved.config.encoder == Transformer(preset="tiny", width=64, depth=5)
+    plain = Run.model_validate({"data": {"train": "a"}, "second": {"lr": 1}, "encoder": {"preset": "small"}})
+    assert plain.second == Training(lr=1, steps=7, precision="fp32")
+    assert plain.encoder == load(tmp_path, good + "encoder: small\n").config.encoder
 
 
 def test_presets_in_plain_python() -> None:
@@ -328,6 +339,7 @@ def test_explain_lists_every_leaf_with_help(tmp_path: Path) -> None:
     assert ("training.lr", 2.0, "command line", "Peak learning rate.") in rows
     assert [row[0] for row in rows][:3] == ["data.train.0.path", "data.train.0.weight", "data.text"]
     assert rows[0][2] == f"{tmp_path}/x.yaml:2"
+    assert rows[1][2] == "default"  # beside a path that was written alone
 
 
 class Amounts(Config):

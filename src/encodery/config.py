@@ -7,6 +7,7 @@ A recipe is YAML (see `yaml_tree` for the dialect). On top of it:
   `encoder={preset: small, depth: 3}`, `data.train.0.weight=2`. Sections are merged key by key, all
   else is replaced. `key=` is null, as an empty value is in YAML; empty text is `key=''`.
 * Sections of a union that name different kinds are not merged: the later one replaces the earlier one.
+* A section is laid over its field's default, unless it names a preset or another kind.
 * A class with `presets` may be written as a preset's name, or with `preset:` and changes to it.
 
 Everything that is wrong is gathered into one ConfigError, a line each.
@@ -26,6 +27,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -46,12 +48,17 @@ from encodery.yaml_tree import Node, Origin, as_node, read_value, read_yaml, to_
 __all__ = ["Config", "Count", "Duration", "Resolved", "explain", "load_config", "problems_of"]
 
 
+in_recipe = {"encodery": "a recipe is laid over the defaults once, by load_config"}
+"""Handed to the validators of a tree that is complete but for what other validators still write out."""
+
+
 class Config(BaseModel):
     """Parent of every config class: frozen, unknown keys are errors. A field's docstring is its help.
 
     `presets` names ready sets of values; `shorthand` names the field that a lone text stands for (`preset`
     when there are presets). A field that is a discriminated union may leave out the kind where the preset
-    or the field's default decides it, and may be written as the kind's name alone.
+    or the field's default decides it, and may be written as the kind's name alone. A section is laid over its
+    field's default, key by key, unless it names a preset or another kind.
     """
 
     model_config = ConfigDict(
@@ -62,11 +69,13 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _completed(cls, given: Any) -> Any:
+    def _completed(cls, given: Any, info: ValidationInfo) -> Any:
         if not isinstance(given, str | Mapping):
             return given
         problems: list[Problem] = []
-        node = complete_level(cls, as_node(given, default_origin), (), problems)
+        node = complete_level(
+            cls, as_node(given, default_origin), (), problems, over_defaults=info.context is not in_recipe
+        )
         if problems:
             text = "; ".join(f"{problem.given}{problem.hint}" for problem in problems)
             raise PydanticCustomError("unknown_preset", "{text}", {"text": f"{text}; {problems[0].expected}"})
@@ -180,7 +189,7 @@ def load_config(
     tree = complete(Slot((schema,)), tree, (), problems)
     config: C | None = None
     try:
-        config = schema.model_validate(tree.plain())
+        config = schema.model_validate(tree.plain(), context=in_recipe)
     except ValidationError as error:
         earlier = {p.path for p in problems if p.path and p.type in ("variable", "unknown_preset")}
         for problem in problems_of(error, schema):
@@ -190,14 +199,14 @@ def load_config(
             problems.append(_placed(problem, tree, path))
     if problems or config is None:
         raise _as_error(problems, path)
-    sources = {dotted(key): _source(tree, key) for key, _, _ in _leaves(config)}
+    sources = {dotted(key): _source(tree, key, written) for key, _, _, written in _leaves(config)}
     return Resolved(config, sources, path.parent if path is not None else Path("."))
 
 
 def explain(resolved: Resolved[Any]) -> list[tuple[str, Any, str, str]]:
     """Every value of a config, flat: (dotted key, value, source, help)."""
     rows = _leaves(resolved.config)
-    return [(dotted(key), value, resolved.sources[dotted(key)], text) for key, value, text in rows]
+    return [(dotted(key), value, resolved.sources[dotted(key)], text) for key, value, text, _ in rows]
 
 
 def _read_recipe(path: Path, problems: list[Problem]) -> Node:
@@ -332,22 +341,28 @@ def _as_error(problems: list[Problem], path: Path | None) -> ConfigError:
     return ConfigError("\n".join([f"{count} in {where}", *(f"  {problem}" for problem in problems)]))
 
 
-def _source(tree: Node, path: Path_) -> str:
-    """A key that the tree lacks is a default, unless it lies inside a short form that was written out."""
+def _source(tree: Node, path: Path_, written: bool) -> str:
+    """A key that the tree lacks is a default, unless a validator wrote it out of a short form."""
     node, depth = tree.nearest_at(path)
-    return "default" if depth < len(path) and isinstance(node.value, dict) else node.origin.source
+    if depth == len(path):
+        return node.origin.source
+    return "default" if isinstance(node.value, dict) or not written else node.origin.source
 
 
-def _leaves(value: Any, path: Path_ = (), text: str = "") -> Iterator[tuple[Path_, Any, str]]:
+def _leaves(
+    value: Any, path: Path_ = (), text: str = "", written: bool = True
+) -> Iterator[tuple[Path_, Any, str, bool]]:
+    """Every value of a config: its path, itself, its help, and whether it was given rather than a default."""
     if isinstance(value, BaseModel):
         for name, info in type(value).model_fields.items():
             help_text = " ".join((info.description or "").split())
-            yield from _leaves(getattr(value, name), (*path, name), help_text)
+            given = written and name in value.model_fields_set
+            yield from _leaves(getattr(value, name), (*path, name), help_text, given)
     elif isinstance(value, list | tuple) and any(isinstance(item, BaseModel) for item in value):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*path, index), text)
+            yield from _leaves(item, (*path, index), text, written)
     elif isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values()):
         for key, item in value.items():
-            yield from _leaves(item, (*path, key), text)
+            yield from _leaves(item, (*path, key), text, written)
     else:
-        yield path, value, text
+        yield path, value, text, written

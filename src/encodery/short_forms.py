@@ -52,7 +52,9 @@ def merged(under: Node, over: Node, slot: Slot | None = None) -> Node:
     return Node(joined, under.origin if under.origin.line else over.origin)
 
 
-def complete_level(model: type[BaseModel], node: Node, path: Path_, problems: list[Problem]) -> Node:
+def complete_level(
+    model: type[BaseModel], node: Node, path: Path_, problems: list[Problem], *, over_defaults: bool = True
+) -> Node:
     """Write out the short form, the preset and the kinds of unions that belong to one section."""
     short = shorthand_of(model)
     if isinstance(node.value, str) and short:
@@ -64,13 +66,31 @@ def complete_level(model: type[BaseModel], node: Node, path: Path_, problems: li
     children = dict(node.value)
     for name, info in model.model_fields.items():
         slot = field_slot(info)
-        if name in children and slot.discriminator:
-            default = info.get_default(call_default_factory=not info.default_factory_takes_validated_data)
+        if name not in children:
+            continue
+        default = info.get_default(call_default_factory=not info.default_factory_takes_validated_data)
+        if slot.discriminator:
             children[name] = with_kind(slot, children[name], default)
-        elif name in children and isinstance(children[name].value, list) and slot.items:
+        if over_defaults and isinstance(default, BaseModel):
+            children[name] = _over_default(slot, children[name], default)
+        if isinstance(children[name].value, list) and slot.items:
             items = [with_kind(slot.items, item, None) for item in children[name].value]
             children[name] = Node(items, children[name].origin)
     return Node(children, node.origin)
+
+
+def _over_default(slot: Slot, node: Node, default: BaseModel) -> Node:
+    """A section laid over the values its field has by default, as long as it is of the same class.
+
+    Otherwise one key given in a recipe would quietly undo what the field's default says about the others. A
+    section that names a preset stands for itself.
+    """
+    if not isinstance(node.value, dict) or "preset" in node.value:
+        return node
+    tag = node.value.get(slot.discriminator) if slot.discriminator else None
+    if slot.pick(tag.plain() if tag else None) is not type(default):
+        return node
+    return merged(as_node(default.model_dump(exclude_unset=True), default_origin), node, slot)
 
 
 def _with_preset(model: type[BaseModel], node: Node, path: Path_, problems: list[Problem]) -> Node:
