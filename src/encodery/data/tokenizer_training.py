@@ -81,7 +81,7 @@ class TokenizerConfig(Config):
     """Chinese characters one by one, or in runs from which frequent words become tokens. None: characters for
     wordpiece and characters, runs for the others."""
     cjk_run: int = Field(8, ge=1, le=100)
-    """Longest run while training, in characters, of unspaced scripts (Chinese, Japanese, Thai, Khmer, ...)."""
+    """Longest run while training, in characters, of unspaced scripts (Chinese, Japanese, Thai, ...)."""
     max_bytes: int = Field(100_000_000, ge=1000)
     """Text held for training, in bytes of UTF-8. A longer stream is sampled by documents over its
     whole length. unigram holds at most 32 MB; bpe, byte_bpe and unigram count
