@@ -100,9 +100,7 @@ def test_a_kill_at_any_moment_leaves_one_whole_model(tmp_path: Path, monkeypatch
                 patch.setattr(Path, name, counted(getattr(Path, name)))
             patch.setattr(durable, "write_synced", counted(durable.write_synced))
             # A killed process cleans nothing up.
-            patch.setattr(
-                shutil, "rmtree", counted(lambda *_, **__: None) if moment % 2 else counted(shutil.rmtree)
-            )
+            patch.setattr(shutil, "rmtree", counted(lambda *_, **__: None) if moment % 2 else counted(shutil.rmtree))
             try:
                 write(folder, 2.0, tokenizer_json=None)
                 finished = True

@@ -62,9 +62,7 @@ class Data(Config):
 
 class Run(Config):
     data: Data
-    encoder: Annotated[Transformer | Recurrent, Field(discriminator="kind")] = Transformer(
-        preset="tiny", width=64
-    )
+    encoder: Annotated[Transformer | Recurrent, Field(discriminator="kind")] = Transformer(preset="tiny", width=64)
     training: Training = Training()
     second: Training = Training(steps=7, precision="fp32")
 
@@ -164,9 +162,7 @@ def test_aliases_that_explode_are_stopped(tmp_path: Path) -> None:
 
 
 def test_core_schema_scalars() -> None:
-    text = (
-        "{a: 1e-3, b: no, c: yes, d: on, e: 010, f: 0x1F, g: 0o17, h: ~, i: TRUE, j: .5, k: 1_000, l: -.INF, "
-    )
+    text = "{a: 1e-3, b: no, c: yes, d: on, e: 010, f: 0x1F, g: 0o17, h: ~, i: TRUE, j: .5, k: 1_000, l: -.INF, "
     text += "m: 1:30}"
     problems: list[Any] = []
     node = read_yaml(text, "x", problems)
@@ -184,9 +180,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 @given(
     st.dictionaries(
         st.text(),
-        st.recursive(
-            scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
-        ),
+        st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8),
     )
 )
 def test_written_yaml_reads_back_the_same(value: dict[str, Any]) -> None:
@@ -228,14 +222,10 @@ def test_overrides(tmp_path: Path) -> None:
 
 
 def test_an_override_without_a_place(tmp_path: Path) -> None:
-    found = complaint(
-        tmp_path, good + "training: {lr: 1}\n", "training.lr.x=3", "data.train.x=1", "a..b=1", "lr=["
-    )
+    found = complaint(tmp_path, good + "training: {lr: 1}\n", "training.lr.x=3", "data.train.x=1", "a..b=1", "lr=[")
     assert "training.lr is 1" in found[0]
     assert "x.yaml:3" in found[0]
-    assert found[1].startswith(
-        "command line: data.train.x=1: data.train.x: there is no place for it: data.train is"
-    )
+    assert found[1].startswith("command line: data.train.x=1: data.train.x: there is no place for it: data.train is")
     assert "not a dotted name" in found[2]
     assert found[3].startswith("command line: lr=[: lr:")
 
@@ -270,9 +260,7 @@ def test_presets_in_plain_python() -> None:
     assert Run.model_validate({"data": {"train": "a"}, "encoder": "small"}).encoder == Transformer(
         preset="small", depth=4, width=128, rates={"dropout": 0.1}
     )
-    assert Transformer.model_validate({"preset": "tiny", "depth": 9}) == Transformer(
-        preset="tiny", depth=9, width=64
-    )
+    assert Transformer.model_validate({"preset": "tiny", "depth": 9}) == Transformer(preset="tiny", depth=9, width=64)
 
 
 @pytest.mark.parametrize("written", ["smal", "{preset: smal}", "{kind: transformer, preset: smal}"])
@@ -312,9 +300,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 
 def test_without_a_file_and_with_defaults() -> None:
-    resolved = load_config(
-        Run, None, ["data.train=a"], environment={}, defaults={"training": {"lr": 0.5, "steps": 3}}
-    )
+    resolved = load_config(Run, None, ["data.train=a"], environment={}, defaults={"training": {"lr": 0.5, "steps": 3}})
     assert resolved.config.training.lr == 0.5
     assert resolved.sources["training.lr"] == "default"
     assert resolved.sources["data.train.0.path"] == "command line"
@@ -324,9 +310,7 @@ def test_without_a_file_and_with_defaults() -> None:
 
 
 def test_the_resolved_recipe_loads_to_the_same_config(tmp_path: Path) -> None:
-    first = load(
-        tmp_path, "data: {train: [a, b], text: 'no'}\nencoder: small\ntraining: {lr: 1e-5, budget: 3m}\n"
-    )
+    first = load(tmp_path, "data: {train: [a, b], text: 'no'}\nencoder: small\ntraining: {lr: 1e-5, budget: 3m}\n")
     again = load(tmp_path, first.to_yaml())
     assert again.config == first.config
     odd = first.config.model_copy(update={"data": Data(train=[Source(path="${X}: 1e-3\n#")])})
@@ -387,9 +371,7 @@ def test_wrong_amounts(wrong: dict[str, Any]) -> None:
 
 def test_plain_python_errors_become_problems() -> None:
     with pytest.raises(ValidationError) as caught:
-        Run.model_validate(
-            {"data": {"train": [{"pth": "a"}]}, "encoder": {"kind": "recurrent", "hidden": "x"}}
-        )
+        Run.model_validate({"data": {"train": [{"pth": "a"}]}, "encoder": {"kind": "recurrent", "hidden": "x"}})
     found = {problem.key: str(problem) for problem in problems_of(caught.value, Run)}
     assert set(found) == {"data.train.0.pth", "data.train.0.path", "encoder.hidden"}
     assert "did you mean 'path'" in found["data.train.0.pth"]

@@ -172,9 +172,7 @@ def _manifest_of(folder: Path) -> dict[str, Any]:
             others = ", ".join(sorted(entry.name for entry in folder.iterdir())[:most_listed]) or "nothing"
             expected = f"a folder with {config_name}, {weights_name} and {manifest_name}"
             fix = "name a folder that training wrote"
-            raise WeightsError(
-                f"{folder} is not a model folder: it holds {others}", expected=expected, fix=fix
-            )
+            raise WeightsError(f"{folder} is not a model folder: it holds {others}", expected=expected, fix=fix)
     try:
         manifest = read_manifest(path)
     except ValueError as error:

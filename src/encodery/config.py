@@ -214,13 +214,9 @@ def _read_recipe(path: Path, problems: list[Problem]) -> Node:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"{path}:{line}: not UTF-8 text", expected="a recipe in YAML, saved as UTF-8"
-        ) from None
+        raise ConfigError(f"{path}:{line}: not UTF-8 text", expected="a recipe in YAML, saved as UTF-8") from None
     except OSError as error:
-        what = (
-            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        )
+        what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         siblings = path.parent.glob("*.y*ml") if path.parent.is_dir() else ()
         hint = nearest(path.name, [sibling.name for sibling in siblings])
         fix = "give the path of a YAML file; `encodery new` writes one for your data"
@@ -254,9 +250,7 @@ def _substituted(node: Node, environment: Mapping[str, str], path: Path_, proble
             return match[0][1:]
         if name not in environment:
             given = f"the environment variable {name} is not set"
-            hint = (
-                f" (set it: export {name}=..., or write the value itself)" if name else " (the name is empty)"
-            )
+            hint = f" (set it: export {name}=..., or write the value itself)" if name else " (the name is empty)"
             where = str(node.origin)
             problems.append(Problem(where, dotted(path), given, "", hint, path, "variable", node.origin.line))
         return environment.get(name, match[0])

@@ -111,9 +111,7 @@ def folder_beside(parent: Path, label: str) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def fill_folder(
-    folder: Path, files: Mapping[str, Content], extra: Mapping[str, Any], manifest_name: str
-) -> None:
+def fill_folder(folder: Path, files: Mapping[str, Content], extra: Mapping[str, Any], manifest_name: str) -> None:
     """Write every file, then the manifest: {**extra, "files": {name: {size, sha256}}}. All of it synced."""
     entries = {name: write_synced(folder / name, content) for name, content in files.items()}
     manifest = json.dumps({**extra, "files": entries}, indent=1, ensure_ascii=False)

@@ -65,6 +65,14 @@ class MissingExtra(EncoderyError):
         )
 
 
+class Interrupted(EncoderyError):
+    """A signal asked the run to stop; it saved and can go on. Exits as the shell expects, 128 + signal."""
+
+    def __init__(self, given: str, *, signal_number: int, fix: str) -> None:
+        super().__init__(given, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the closest known name, or an empty string when none is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -70,9 +70,7 @@ class Slot:
 
     @property
     def models(self) -> list[type[BaseModel]]:
-        return [
-            member for member in self.members if isinstance(member, type) and issubclass(member, BaseModel)
-        ]
+        return [member for member in self.members if isinstance(member, type) and issubclass(member, BaseModel)]
 
     @property
     def tags(self) -> dict[str, type[BaseModel]]:
@@ -250,9 +248,7 @@ def _problem(path: Path_, found: _Found, schema: type[BaseModel] | None) -> Prob
         tag = context.get("tag")
         given = f"unknown {tag_name} '{tag}'" if tag is not None else "missing"
         hint = nearest(str(tag), tags) if tag is not None else ""
-        return Problem(
-            "", f"{key}.{tag_name}", given, f"one of {', '.join(tags)}", hint, (*path, tag_name), kind
-        )
+        return Problem("", f"{key}.{tag_name}", given, f"one of {', '.join(tags)}", hint, (*path, tag_name), kind)
     expected, hint = _wanted(found.details)
     given = shown(first["input"])
     if kind in ("value_error", "assertion_error", "unknown_preset"):

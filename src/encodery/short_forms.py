@@ -118,9 +118,7 @@ def with_kind(slot: Slot, node: Node, default: Any) -> Node:
     tags, key = slot.tags, slot.discriminator or ""
     if not tags:
         return node
-    usual = [
-        tag for tag, model in tags.items() if type(default) is model and getattr(default, key, None) == tag
-    ]
+    usual = [tag for tag, model in tags.items() if type(default) is model and getattr(default, key, None) == tag]
     if isinstance(node.value, str):
         if node.value in tags:
             return Node({key: node}, node.origin)

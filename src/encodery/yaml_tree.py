@@ -40,9 +40,7 @@ class _Dumper(yaml.SafeDumper):
 for _tag, _pattern, _first in _scalars:
     for _class in (_Loader, _Dumper):
         _characters = ["" if character == "\0" else character for character in _first]
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _characters
-        )
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _characters)
 
 
 def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -132,18 +130,14 @@ def read_value(text: str, origin: Origin, problems: list[Problem], key: str) -> 
     node = read_yaml(text, "value", found) if text.strip() else Node(None, origin)
     if found:
         given = "; ".join(f"{problem.given}{problem.hint}" for problem in found)
-        problems.append(
-            Problem(str(origin), key, given, "a value in YAML, such as 3, text, [a, b] or {a: 1}")
-        )
+        problems.append(Problem(str(origin), key, given, "a value in YAML, such as 3, text, [a, b] or {a: 1}"))
         return None
     return as_node(node.plain(), origin) if node else None
 
 
 def to_yaml(value: Any) -> str:
     """Plain values as YAML text that `read_yaml` reads back to the same values."""
-    return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110
-    )
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=110)
 
 
 def _syntax_problem(error: yaml.YAMLError, name: str) -> Problem:
@@ -176,9 +170,7 @@ class _Reader:
         return Origin(f"{self.name}:{line}", line=line)
 
     def complain(self, line: int, path: Path_, given: str, expected: str = "", hint: str = "") -> None:
-        self.problems.append(
-            Problem(f"{self.name}:{line}", dotted(path), given, expected, hint, path, "yaml", line)
-        )
+        self.problems.append(Problem(f"{self.name}:{line}", dotted(path), given, expected, hint, path, "yaml", line))
 
     def node(self, raw: Any, path: Path_, line: int) -> Node:
         """`line` is where the key of this value stands: that is the line a person looks for."""
@@ -224,9 +216,7 @@ class _Reader:
                 key = raw_key.value  # `null:` or `true:` as a key is the name as it was written
             if key in found:
                 first = found[key].origin.line
-                self.complain(
-                    line, (*path, key), f"the key is written twice, first on line {first}", "one of them"
-                )
+                self.complain(line, (*path, key), f"the key is written twice, first on line {first}", "one of them")
                 continue
             found[key] = self.node(raw_value, (*path, key), line)
         return {**merged, **found}
@@ -235,9 +225,7 @@ class _Reader:
         node = self.node(part, path, line)
         if isinstance(node.value, dict):
             return node.value
-        self.complain(
-            line, (*path, "<<"), "only a section can be merged", "an alias of a section, such as *defaults"
-        )
+        self.complain(line, (*path, "<<"), "only a section can be merged", "an alias of a section, such as *defaults")
         return {}
 
     def scalar(self, raw: yaml.ScalarNode, path: Path_, line: int) -> Any:
@@ -257,7 +245,5 @@ class _Reader:
         except (ValueError, KeyError):
             self.complain(line, path, f"{text!r} is not {tag}")
             return text
-        self.complain(
-            line, path, f"the tag {raw.tag} is not allowed", "plain text, numbers, lists and sections"
-        )
+        self.complain(line, path, f"the tag {raw.tag} is not allowed", "plain text, numbers, lists and sections")
         return text

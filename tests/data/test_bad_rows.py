@@ -72,9 +72,7 @@ def test_a_bad_line_of_json(tmp_path: Path, line: str, labels: str, kind: str) -
     assert "to do:" in message
 
 
-@pytest.mark.parametrize(
-    "pair, kind", [("", kinds.EMPTY_PAIR), (None, kinds.EMPTY_PAIR), (..., kinds.MISSING_PAIR)]
-)
+@pytest.mark.parametrize("pair, kind", [("", kinds.EMPTY_PAIR), (None, kinds.EMPTY_PAIR), (..., kinds.MISSING_PAIR)])
 def test_a_bad_pair(tmp_path: Path, pair: Any, kind: str) -> None:
     bad = {"text": "a"} if pair is ... else {"text": "a", "pair": pair}
     (tmp_path / "a.jsonl").write_text(f"{GOOD}\n{json.dumps(bad)}\n")
@@ -113,20 +111,14 @@ def test_an_unclosed_quote_says_which_lines_are_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv", "a.jsonl"])
-@pytest.mark.parametrize(
-    "encoding, wrong", [("utf-8", b"\xff\xfe"), ("utf-8", b"\xe4\xbd"), ("gb18030", b"\xff")]
-)
+@pytest.mark.parametrize("encoding, wrong", [("utf-8", b"\xff\xfe"), ("utf-8", b"\xe4\xbd"), ("gb18030", b"\xff")])
 def test_a_wrong_byte_costs_one_row(tmp_path: Path, name: str, encoding: str, wrong: bytes) -> None:
     table = name[2:] in ("csv", "tsv")
-    lines = [
-        b'{"text": "%s"}' % t if name == "a.jsonl" else t for t in (b"one", b"tw" + wrong + b"o", b"three")
-    ]
+    lines = [b'{"text": "%s"}' % t if name == "a.jsonl" else t for t in (b"one", b"tw" + wrong + b"o", b"three")]
     (tmp_path / name).write_bytes(b"\n".join([b"text", *lines] if table else lines) + b"\n")
     rows, ledger = read(tmp_path, train={"path": name, "encoding": encoding})
     assert [row.text for row in rows] == ["one", "three"]
-    assert [(p.kind, p.places) for p in ledger.problems()] == [
-        (kinds.WRONG_ENCODING, (f"{name}:{3 if table else 2}",))
-    ]
+    assert [(p.kind, p.places) for p in ledger.problems()] == [(kinds.WRONG_ENCODING, (f"{name}:{3 if table else 2}",))]
 
 
 def test_wrong_bytes_in_documents(tmp_path: Path) -> None:
@@ -138,9 +130,7 @@ def test_wrong_bytes_in_documents(tmp_path: Path) -> None:
 
 
 def test_odd_characters_are_repaired_and_noted(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text(
-        '{"text": "a\\u0000b"}\n{"text": "half \\ud83d"}\n{"text": "\\ud83d\\ude00"}\n'
-    )
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\u0000b"}\n{"text": "half \\ud83d"}\n{"text": "\\ud83d\\ude00"}\n')
     rows, ledger = read(tmp_path, train="a.jsonl")
     assert [row.text for row in rows] == ["ab", "half \ufffd", "😀"]
     assert ledger.bad == 0

@@ -170,9 +170,7 @@ def test_parquet_in_row_groups(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    table = pa.table(
-        {"text": [f"t{i}" for i in range(5000)], "label": [i % 2 for i in range(5000)], "x": [0] * 5000}
-    )
+    table = pa.table({"text": [f"t{i}" for i in range(5000)], "label": [i % 2 for i in range(5000)], "x": [0] * 5000})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
     rows = rows_of(tmp_path, train="a.parquet", labels="class", label="label")
     assert [row.text for row in rows] == [f"t{i}" for i in range(5000)]
@@ -199,9 +197,7 @@ def test_hub_name_through_the_real_library(tmp_path: Path, monkeypatch: pytest.M
 
 def test_class_names_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
     made = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
     asked: list[Any] = []
 
@@ -253,9 +249,9 @@ def test_labels_are_normalised(tmp_path: Path, labels: str, given: Any, expected
     assert type(row.label) is type(expected)
 
 
-TEXT = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cf")), min_size=1, max_size=20
-).filter(lambda text: any(char.isalnum() for char in text))
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Cf")), min_size=1, max_size=20).filter(
+    lambda text: any(char.isalnum() for char in text)
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -296,20 +292,14 @@ def test_a_made_split_keeps_copies_together_and_its_share(tmp_path: Path) -> Non
     train = texts_of(tmp_path, train="a.txt", validation_share=0.2)
     validation = texts_of(tmp_path, "validation", train="a.txt", validation_share=0.2)
     assert len(train) + len(validation) == len(texts)
-    assert not {" ".join(t.lower().split()) for t in train} & {
-        " ".join(t.lower().split()) for t in validation
-    }
+    assert not {" ".join(t.lower().split()) for t in train} & {" ".join(t.lower().split()) for t in validation}
     assert 0.17 < len(validation) / len(texts) < 0.23
-    assert set(validation) != set(
-        texts_of(tmp_path, "validation", train="a.txt", validation_share=0.2, seed=1)
-    )
+    assert set(validation) != set(texts_of(tmp_path, "validation", train="a.txt", validation_share=0.2, seed=1))
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=1, max_size=12), st.integers(0, 5), st.sampled_from([0.1, 0.5, 0.9]))
-def test_every_row_falls_on_exactly_one_side(
-    tmp_path: Path, texts: list[str], seed: int, share: float
-) -> None:
+def test_every_row_falls_on_exactly_one_side(tmp_path: Path, texts: list[str], seed: int, share: float) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in [*texts, *texts]])
     sides: list[list[str]] = []
     for split in ("train", "validation"):
@@ -369,9 +359,7 @@ def test_skip_is_islice(tmp_path: Path) -> None:
 
     def rows(skip: int) -> tuple[list[Row], Ledger]:
         ledger = Ledger()
-        return list(
-            read_rows(data, "train", base=tmp_path, seed=3, labels="none", ledger=ledger, skip=skip)
-        ), ledger
+        return list(read_rows(data, "train", base=tmp_path, seed=3, labels="none", ledger=ledger, skip=skip)), ledger
 
     whole, ledger = rows(0)
     for skip in (1, 57, len(whole) - 1, len(whole) + 5):
@@ -418,9 +406,7 @@ def test_memory_stays_bounded(tmp_path: Path, suffix: str) -> None:
     config = DataConfig.model_validate({"train": name, "validation_share": 0})
     tracemalloc.start()
     try:
-        count = sum(
-            1 for _ in read_rows(config, "train", base=tmp_path, seed=0, labels="none", ledger=Ledger())
-        )
+        count = sum(1 for _ in read_rows(config, "train", base=tmp_path, seed=0, labels="none", ledger=Ledger()))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

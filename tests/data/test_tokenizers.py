@@ -59,9 +59,7 @@ def trained(kind: str, name: str) -> Tokenizer:
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_file_gives_the_same_ids_through_the_tokenizers_library(
-    kind: str, name: str, tmp_path: Path
-) -> None:
+def test_one_file_gives_the_same_ids_through_the_tokenizers_library(kind: str, name: str, tmp_path: Path) -> None:
     ours = trained(kind, name)
     ours.save(tmp_path)
     theirs = hf.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))  # pyright: ignore
@@ -245,8 +243,7 @@ def test_one_giant_document_is_sampled_in_parts() -> None:
 def test_a_megabyte_without_spaces_trains_in_seconds(kind: str) -> None:
     draw = random.Random(0)
     words = [
-        "".join(chr(draw.randrange(0x4E00, 0x5200)) for _ in range(draw.choice((1, 2, 2, 3))))
-        for _ in range(3000)
+        "".join(chr(draw.randrange(0x4E00, 0x5200)) for _ in range(draw.choice((1, 2, 2, 3)))) for _ in range(3000)
     ]
     weights = [1 / rank for rank in range(1, 3001)]
     text = "".join(draw.choices(words, weights, k=160_000))
@@ -292,10 +289,7 @@ def test_vocabulary_size_is_a_cap() -> None:
     many = ["".join(chr(0x4E00 + number) for number in range(start, start + 40)) for start in range(900)] * 2
     for kind in ("wordpiece", "bpe", "unigram", "characters"):
         assert train_tokenizer(many, TokenizerConfig(kind=kind, vocab_size=200), seed=0).vocab_size <= 200
-        assert (
-            train_tokenizer(corpus("mixed"), TokenizerConfig(kind=kind, vocab_size=64), seed=0).vocab_size
-            <= 64
-        )
+        assert train_tokenizer(corpus("mixed"), TokenizerConfig(kind=kind, vocab_size=64), seed=0).vocab_size <= 64
     with pytest.raises(ValidationError):
         TokenizerConfig(vocab_size=63)
 

@@ -13,9 +13,7 @@ def made(rng, rows):
     labels = [str(rng.choice(["bad", "good"])) for _ in range(rows)]
     fill = ["film", "the", "plot", "a", "scene", "actor"]
     texts = [
-        " ".join(
-            [*rng.choice(fill, 4), str(rng.choice(GOOD if label == "good" else BAD)), *rng.choice(fill, 2)]
-        )
+        " ".join([*rng.choice(fill, 4), str(rng.choice(GOOD if label == "good" else BAD)), *rng.choice(fill, 2)])
         for label in labels
     ]
     return texts, labels

@@ -49,9 +49,7 @@ def test_label_metrics_equal_scikit_learn(rng, kinds):
 
 def test_auroc_and_average_precision_with_ties_equal_scikit_learn(rng):
     truth = rng.random((300, 3)) < 0.3
-    scores = np.round(
-        np.clip(truth * 0.2 + rng.random(truth.shape) * 0.7, 0, 1), 1
-    )  # eleven values: many ties
+    scores = np.round(np.clip(truth * 0.2 + rng.random(truth.shape) * 0.7, 0, 1), 1)  # eleven values: many ties
     found = score_multilabel(scores, truth, ["a", "b", "c"], rng=rng, resamples=20)
     assert found["auroc"].value == pytest.approx(reference.roc_auc_score(truth, scores), abs=1e-9)
     assert found["map"].value == pytest.approx(reference.average_precision_score(truth, scores), abs=1e-9)
@@ -136,9 +134,7 @@ def test_constant_numbers_have_no_correlation(rng):
 
 
 def test_a_certain_mistake_costs_a_finite_loss(rng):
-    found = score_labels(
-        np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]), ["a", "b"], rng=rng, resamples=5
-    )
+    found = score_labels(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]), ["a", "b"], rng=rng, resamples=5)
     assert np.isfinite(found["log_loss"].value)
     assert found["log_loss"].value == pytest.approx(34.54 / 2, abs=0.01)
 
@@ -158,9 +154,7 @@ def test_wrong_input_is_named(rng):
 
 def test_the_same_generator_gives_the_same_intervals(rng):
     probabilities, truth = made_labels(rng)
-    first, second = (
-        score_labels(probabilities, truth, list("abcd"), rng=np.random.default_rng(3)) for _ in "12"
-    )
+    first, second = (score_labels(probabilities, truth, list("abcd"), rng=np.random.default_rng(3)) for _ in "12")
     assert first == second
 
 

@@ -47,9 +47,7 @@ def classification(kinds=3):
         parameters=1_234_567,
         comparison=[
             ComparisonRow("majority", Metric(0.3, 0.25, 0.35), 3, 0.0),
-            ComparisonRow(
-                "TF-IDF + logistic regression", Metric(0.7, 0.65, 0.75), 1000, 1.5, "words 1-2, C = 3"
-            ),
+            ComparisonRow("TF-IDF + logistic regression", Metric(0.7, 0.65, 0.75), 1000, 1.5, "words 1-2, C = 3"),
             ComparisonRow("pretrained", metrics["accuracy"], 1_234_567, 75.0),
         ],
         metrics={name: metric.to_dict() for name, metric in metrics.items()},
@@ -137,9 +135,7 @@ class Structure(HTMLParser):
         found = dict(attrs)
         if tag == "section":
             self.sections.append(found["id"])
-        self.loads += [
-            found[name] for name in ("src", "href", "data", "srcset", "xlink:href") if found.get(name)
-        ]
+        self.loads += [found[name] for name in ("src", "href", "data", "srcset", "xlink:href") if found.get(name)]
         if tag in ("section", "table", "div", "svg", "details", "ul", "dl"):
             self.open.append(tag)
 
@@ -245,16 +241,13 @@ def test_headline_and_verdict_in_plain_words():
         metrics={"accuracy": Metric(0.912, 0.905, 0.918).to_dict()},
     )
     assert headline(record) == (
-        "Your encoder gets 91.2 % (90.5 to 91.8) of the test rows right; "
-        "TF-IDF 89.1 %, plain 91.1 %, rival 95.0 %."
+        "Your encoder gets 91.2 % (90.5 to 91.8) of the test rows right; TF-IDF 89.1 %, plain 91.1 %, rival 95.0 %."
     )
     better, tie, worse = verdict(record)
     assert better.startswith("Better than TF-IDF")
     assert tie.startswith("No better than plain")
     assert worse.startswith("Worse than rival")
-    stuck = RunRecord(
-        name="x", kind="pretraining", curves=[{"step": 9, "validation_loss": 6.88}], entropy_line=6.9
-    )
+    stuck = RunRecord(name="x", kind="pretraining", curves=[{"step": 9, "validation_loss": 6.88}], entropy_line=6.9)
     assert "no better than guessing by frequency" in headline(stuck)
     assert "where guessing by frequency alone would leave 992" in headline(pretraining())
 
@@ -281,9 +274,7 @@ def test_the_record_survives_json(make):
 
 
 def test_json_has_no_nan_and_no_numpy():
-    record = RunRecord(
-        name="x", curves=[{"step": np.int64(1), "loss": float("nan")}], scatter=np.ones((1, 2))
-    )
+    record = RunRecord(name="x", curves=[{"step": np.int64(1), "loss": float("nan")}], scatter=np.ones((1, 2)))
     assert json.loads(record.to_json())["curves"] == [{"step": 1, "loss": None}]
     assert json.loads(record.to_json())["scatter"] == [[1.0, 1.0]]
     assert "Training" not in render_report(record)

@@ -99,9 +99,7 @@ def test_progress_without_a_terminal_prints_a_line_every_ten_seconds() -> None:
         progress.start("pretrain", total=100)
         for step in range(1, 26):
             now[0] += 1.0
-            progress.update(
-                step, loss=6.5, tokens_per_second=8123.4, wait_share=0.021, seconds_left=75, accuracy=0.51
-            )
+            progress.update(step, loss=6.5, tokens_per_second=8123.4, wait_share=0.021, seconds_left=75, accuracy=0.51)
         progress.say("[saved] a checkpoint")
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "pretrain 1%: step 1 · loss 6.500 · accuracy 0.51 · 8,123 tokens/s · waits for data 2% · 1:15 left",

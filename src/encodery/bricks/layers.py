@@ -38,7 +38,13 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self, width: int, mlp_width: int, *, activation: ActivationName, bias: bool = True, drop_rate: float = 0.0
+        self,
+        width: int,
+        mlp_width: int,
+        *,
+        activation: ActivationName,
+        bias: bool = True,
+        drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.gated = activation in ("geglu", "swiglu")
@@ -74,5 +80,5 @@ def initialise(module: nn.Module, *, std: float, depth: int, generator: torch.Ge
             nn.init.zeros_(part.bias)
         elif isinstance(part, nn.LayerNorm | nn.RMSNorm):
             nn.init.ones_(part.weight)
-            if getattr(part, "bias", None) is not None:
+            if isinstance(part, nn.LayerNorm) and part.bias is not None:
                 nn.init.zeros_(part.bias)

@@ -237,6 +237,4 @@ class Watch:
         fix = FIXES.get(problems[0].kind, "mend the rows")
         if self.good:
             fix += f"; or raise `bad_rows_share` above {self.bad / rows:.3g} to leave such rows out"
-        raise DataError(
-            "\n".join(lines), expected=f"at most {self.share:.1%} bad rows (`bad_rows_share`)", fix=fix
-        )
+        raise DataError("\n".join(lines), expected=f"at most {self.share:.1%} bad rows (`bad_rows_share`)", fix=fix)

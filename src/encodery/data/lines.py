@@ -91,9 +91,7 @@ def open_lines(place: Place, how: Reading, newline: str = "\n") -> Iterator[Line
     try:
         with (
             open_bytes(Path(place.path)) as packed,
-            io.TextIOWrapper(
-                packed, encoding=how.encoding, errors="encodery.mark", newline=newline
-            ) as stream,
+            io.TextIOWrapper(packed, encoding=how.encoding, errors="encodery.mark", newline=newline) as stream,
         ):
             lines = Lines(stream)
             yield lines

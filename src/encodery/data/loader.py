@@ -109,9 +109,7 @@ class Loader:
     prepare: Prepare | None = None
     counts: LengthCounts = field(default_factory=LengthCounts)
 
-    def epoch(
-        self, place: Place, progress: Callable[[], float] = lambda: 0.0
-    ) -> Iterator[tuple[Batch, Place]]:
+    def epoch(self, place: Place, progress: Callable[[], float] = lambda: 0.0) -> Iterator[tuple[Batch, Place]]:
         """Batches from `place` to the end of its epoch, each with the place of the one after it."""
         window = place.window
         while (found := self.windows.window(place.epoch, window)) is not None:

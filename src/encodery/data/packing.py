@@ -84,7 +84,7 @@ class _Shelf:
     """Sample numbers sorted by length; gives out the longest one that fits, in order of arrival."""
 
     def __init__(self, lengths: np.ndarray) -> None:
-        assert lengths.size == 0 or 0 < int(lengths.min()), "a sample has no tokens"
+        assert lengths.size == 0 or int(lengths.min()) > 0, "a sample has no tokens"
         order = np.argsort(-lengths, kind="stable")[::-1]
         self._by_length: dict[int, list[int]] = {}
         for number in order.tolist():

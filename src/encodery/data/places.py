@@ -127,9 +127,7 @@ def _missing(path: str, target: Path) -> DataError:
         close = stems.get(target.stem)
         hint = f", did you mean '{close}'?" if close else ""
     there = f"{folder} holds {_some(names)}" if names else f"the folder {folder} is empty"
-    return DataError(
-        f"{path}: no such file or folder{hint}", expected="an existing path", fix=f"correct it: {there}"
-    )
+    return DataError(f"{path}: no such file or folder{hint}", expected="an existing path", fix=f"correct it: {there}")
 
 
 def _some(names: Iterable[str], shown: int = 8) -> str:
@@ -141,9 +139,7 @@ def _some(names: Iterable[str], shown: int = 8) -> str:
 def _single(file: Path, asked: str, base: Path, encoding: str) -> Place:
     name = _shown(file, base)
     if _size(file) == 0 or not head(file):
-        raise DataError(
-            f"{name}: is empty", expected="a file with rows", fix="fill the file or name another one"
-        )
+        raise DataError(f"{name}: is empty", expected="a file with rows", fix="fill the file or name another one")
     kind = suffix_format(file) if asked == "auto" else asked
     if kind is None or kind == "json":
         kind = looked_at(file, name, encoding, asked == "auto")
@@ -170,9 +166,7 @@ def _folder(folder: Path, asked: str, base: Path, encoding: str) -> Found:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
     if not files:
-        raise DataError(
-            f"{_shown(folder, base)}: a folder without files", expected="at least one file", fix="fill it"
-        )
+        raise DataError(f"{_shown(folder, base)}: a folder without files", expected="at least one file", fix="fill it")
     if asked == "folder":
         labelled = []
         for file in files:

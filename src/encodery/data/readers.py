@@ -208,9 +208,7 @@ def _header(place: Place, how: Reading, lines: Lines) -> list[str]:
                 fix="rename one",
             )
         return names
-    raise DataError(
-        f"{place.name}: has no header line", expected="a first line that names the columns", fix="add it"
-    )
+    raise DataError(f"{place.name}: has no header line", expected="a first line that names the columns", fix="add it")
 
 
 def _table(place: Place, how: Reading) -> Iterator[Raw]:
@@ -260,9 +258,7 @@ def _plain_table(place: Place, how: Reading) -> Iterator[Raw]:
             yield from _as_raw(names, fields, f"{place.name}:{lines.number}", lines.taken(), bad, detail)
 
 
-def _as_raw(
-    names: list[str], fields: list[str], where: str, size: int, bad: str, detail: str
-) -> Iterator[Raw]:
+def _as_raw(names: list[str], fields: list[str], where: str, size: int, bad: str, detail: str) -> Iterator[Raw]:
     if not bad and not fields:
         yield Raw({}, where, size, ledger.BLANK_LINE)
         return

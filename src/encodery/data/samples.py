@@ -60,7 +60,11 @@ class SampleMaker:
         return [self._framed(ids[a:b], starts_word[a:b], uid, part) for part, (a, b) in enumerate(pieces)]
 
     def pair(
-        self, first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], uid: int, counts: LengthCounts
+        self,
+        first: tuple[np.ndarray, np.ndarray],
+        second: tuple[np.ndarray, np.ndarray],
+        uid: int,
+        counts: LengthCounts,
     ) -> list[Sample]:
         room = self.max_length - 3
         a, b = first[0].size, second[0].size

@@ -53,9 +53,7 @@ class SourceConfig(Config):
             io.TextIOWrapper(io.BytesIO(), encoding=name)
             return codecs.lookup(name).name
         except LookupError:
-            raise ValueError(
-                f"'{name}' is no text encoding; common ones are utf-8, utf-16, gb18030, latin-1"
-            ) from None
+            raise ValueError(f"'{name}' is no text encoding; common ones are utf-8, utf-16, gb18030, latin-1") from None
 
     @field_validator("text")
     @classmethod

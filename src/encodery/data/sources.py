@@ -120,9 +120,7 @@ def fingerprint(data: DataConfig, split: Split, *, base: Path) -> str:
     caller's to add.
     """
     sources, side = sources_of(data, split)
-    shared = data.model_dump_json(
-        exclude={"train", "validation", "test", "validation_share", "long", "tokens"}
-    )
+    shared = data.model_dump_json(exclude={"train", "validation", "test", "validation_share", "long", "tokens"})
     parts = [f"rows {_READER_VERSION}", split, shared]
     if side is not None:
         parts.append(f"share {data.validation_share!r}")
@@ -130,9 +128,7 @@ def fingerprint(data: DataConfig, split: Split, *, base: Path) -> str:
         parts.append(source.model_dump_json())
         for place in find(source.path, source.format, base, source.encoding).places:
             state = Path(place.path).stat() if place.format != "hub" else None
-            parts.append(
-                f"{place.name}\t{place.format}\t{(state.st_size, state.st_mtime_ns) if state else ''}"
-            )
+            parts.append(f"{place.name}\t{place.format}\t{(state.st_size, state.st_mtime_ns) if state else ''}")
     return hashlib.blake2b("\n".join(parts).encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 

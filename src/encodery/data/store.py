@@ -94,7 +94,11 @@ def tokenise(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[list[R
 
 
 def store_in_memory(
-    rows: Iterable[Row], tokenizer: Tokenizer, *, labels: LabelKind = "none", label_names: list[str] | None = None
+    rows: Iterable[Row],
+    tokenizer: Tokenizer,
+    *,
+    labels: LabelKind = "none",
+    label_names: list[str] | None = None,
 ) -> TokenStore:
     """Tokenise rows into memory. With `label_names` a label outside of them is a DataError."""
     gathered = _LabelGatherer(labels, label_names)
@@ -235,7 +239,7 @@ class _LabelGatherer:
         number = self.seen.get(name)
         if number is None:
             if self.fixed is not None:
-                known = ", ".join(self.fixed[:20]) + (", ..." if 20 < len(self.fixed) else "")
+                known = ", ".join(self.fixed[:20]) + (", ..." if len(self.fixed) > 20 else "")
                 raise DataError(
                     f"{where}: label {name!r} was not among the training labels{nearest(name, self.fixed)}",
                     expected=f"one of {known}",

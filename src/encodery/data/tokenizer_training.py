@@ -65,7 +65,7 @@ class TokenizerConfig(Config):
 
     kind: Kind = "wordpiece"
     """wordpiece, bpe, byte_bpe (never an unknown token), unigram, bytes (256 symbols), or characters."""
-    vocab_size: int = Field(8000, ge=64)
+    vocab_size: int = Field(default=8000, ge=64)
     """Largest vocabulary, special tokens included. bytes: ignored (always 261); byte_bpe: at least 261;
     characters: a cap, the most frequent are kept. Too little text gives a smaller vocabulary."""
     language: str = "auto"
@@ -80,13 +80,13 @@ class TokenizerConfig(Config):
     cjk: Literal["characters", "runs"] | None = None
     """Chinese characters one by one, or in runs from which frequent words become tokens. None: characters for
     wordpiece and characters, runs for the others."""
-    cjk_run: int = Field(8, ge=1, le=100)
+    cjk_run: int = Field(default=8, ge=1, le=100)
     """Longest run while training, in characters, of unspaced scripts (Chinese, Japanese, Thai, ...)."""
-    max_bytes: int = Field(100_000_000, ge=1000)
+    max_bytes: int = Field(default=100_000_000, ge=1000)
     """Text held for training, in bytes of UTF-8. A longer stream is sampled by documents over its
     whole length. unigram holds at most 32 MB; bpe, byte_bpe and unigram count
     at most 24 MB of Chinese, Japanese or Thai."""
-    min_count: int = Field(2, ge=1)
+    min_count: int = Field(default=2, ge=1)
     """Characters and pairs seen less often than this do not enter the vocabulary."""
     path: str | None = None
     """Use this tokenizer.json (or a folder with one) instead of training."""
@@ -114,9 +114,7 @@ def clean_surrogates(text: str) -> str:
     return text
 
 
-def sample_documents(
-    texts: Iterable[str], max_bytes: int, seed: int, on_progress: Progress | None = None
-) -> list[str]:
+def sample_documents(texts: Iterable[str], max_bytes: int, seed: int, on_progress: Progress | None = None) -> list[str]:
     """Hold at most `max_bytes` (UTF-8) of documents, drawn evenly from the whole stream, in stream order.
 
     Every part of a document draws a key; when the budget is full the largest keys leave. This is a reservoir
@@ -259,9 +257,7 @@ def cutter(rules: Rules, training: bool = False) -> pre_tokenizers.PreTokenizer:
     if not training and rules.kind in ("bpe", "byte_bpe", "unigram"):
         run = max(run, _ENCODING_RUN)
     ideographs = (
-        rf"\p{{Han}}|\p{{Hiragana}}{{1,{run}}}"
-        if rules.cjk == "characters"
-        else f"[{_IDEOGRAPHIC}]{{1,{run}}}"
+        rf"\p{{Han}}|\p{{Hiragana}}{{1,{run}}}" if rules.cjk == "characters" else f"[{_IDEOGRAPHIC}]{{1,{run}}}"
     )
     unspaced = rf"{ideographs}|[{_KATAKANA}]{{1,16}}|[{_SOUTH_EAST}]{{1,{run}}}\p{{M}}{{0,4}}"
     letters = rf"[\p{{L}}\p{{M}}\p{{N}}\x{{200c}}\x{{200d}}&&[^{_IDEOGRAPHIC}{_KATAKANA}{_SOUTH_EAST}]]"
@@ -308,9 +304,7 @@ def _decoder(rules: Rules) -> decoders.Decoder:
     return decoders.Metaspace(replacement="▁", prepend_scheme=_scheme(rules))
 
 
-def train_model(
-    documents: Sequence[str], config: TokenizerConfig, on_progress: Progress
-) -> tuple[HfTokenizer, Rules]:
+def train_model(documents: Sequence[str], config: TokenizerConfig, on_progress: Progress) -> tuple[HfTokenizer, Rules]:
     """Train on documents already sampled; gives the complete pipeline and the rules that were settled."""
     rules = settle(config, documents)
     if rules.kind == "bytes":
@@ -407,9 +401,7 @@ def _bpe_trainer(config: TokenizerConfig, alphabet: list[str], vocab_size: int) 
 
 
 def _bpe(feed: Feed, cut: object, alphabet: list[str], config: TokenizerConfig) -> models.Model:
-    return _fit(
-        models.BPE(unk_token="[UNK]"), _bpe_trainer(config, alphabet, config.vocab_size), feed, cut
-    ).model
+    return _fit(models.BPE(unk_token="[UNK]"), _bpe_trainer(config, alphabet, config.vocab_size), feed, cut).model
 
 
 def _byte_bpe(feed: Feed, cut: object, _: list[str], config: TokenizerConfig) -> models.Model:

@@ -69,9 +69,7 @@ class Tokenizer:
     Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
     """
 
-    def __init__(
-        self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer"
-    ) -> None:
+    def __init__(self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
         inner.no_truncation()
         inner.no_padding()
         self._inner = inner

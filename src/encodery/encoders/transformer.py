@@ -31,39 +31,39 @@ class TransformerConfig(Config):
     kind: Literal["transformer"] = "transformer"
     preset: Literal["tiny", "mini", "small", "base", "large"] | None = None
     """Sizes by name: tiny 2x128, mini 4x256, small 6x384, base 12x768, large 24x1024 (depth x width)."""
-    width: int = Field(256, ge=8, le=16384)
+    width: int = Field(default=256, ge=8, le=16384)
     """Numbers in each vector (D)."""
-    depth: int = Field(4, ge=0, le=256)
+    depth: int = Field(default=4, ge=0, le=256)
     """Blocks in the stack (L)."""
-    heads: int = Field(4, ge=1, le=256)
+    heads: int = Field(default=4, ge=1, le=256)
     """Attention heads of a block (H); width must be a multiple."""
-    mlp_width: int | None = Field(None, ge=8)
+    mlp_width: int | None = Field(default=None, ge=8)
     """Inner width of the feed-forward layer; by default 4 x width, or 8/3 x width when gated."""
     norm: NormName = "layernorm"
     """layernorm, or rmsnorm (no mean, no bias)."""
     norm_place: Literal["pre", "post"] = "pre"
     """pre: norm before each branch (trains stably); post: after each sum, as in the original paper and BERT."""
-    norm_epsilon: float = Field(1e-5, gt=0, lt=0.1)
+    norm_epsilon: float = Field(default=1e-5, gt=0, lt=0.1)
     """Added to the variance before the square root."""
     activation: ActivationName = "gelu"
     """relu, gelu, silu, or gated: geglu, swiglu."""
     positions: Literal["none", "sinusoidal", "learned", "rotary"] = "rotary"
     """How order enters: a fixed table, a learned table, turned queries and keys, or not at all."""
-    rotary_base: float = Field(10000.0, gt=1)
+    rotary_base: float = Field(default=10000.0, gt=1)
     """Base of the rotary angles; larger for longer texts."""
-    max_length: int = Field(512, ge=4, le=1_000_000)
+    max_length: int = Field(default=512, ge=4, le=1_000_000)
     """Longest document in tokens, special tokens included. Longer ones are split into windows."""
     pattern: PatternName = "full"
     """Who may look at whom inside a document: full, causal, or window."""
-    window: int = Field(128, ge=1)
+    window: int = Field(default=128, ge=1)
     """For pattern window: how far a token sees to either side."""
-    global_every: int = Field(0, ge=0)
+    global_every: int = Field(default=0, ge=0)
     """For pattern window: every n-th block looks at the whole document (ModernBERT uses 3); 0: none does."""
     bias: bool = True
     """Whether linear layers carry a bias."""
-    drop_rate: float = Field(0.1, ge=0, lt=1)
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on embeddings and on the output of each branch."""
-    attention_drop_rate: float = Field(0.0, ge=0, lt=1)
+    attention_drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the attention weights."""
 
     @model_validator(mode="after")

@@ -57,9 +57,7 @@ def majority(
     predicted = (probabilities >= 0.5).astype(np.int64) if kind == "classes" else probabilities.argmax(axis=1)
     always = f"always '{names[int(share_C.argmax())]}'"
     note = "labels that half of the rows have" if kind == "classes" else always
-    return Baseline(
-        "majority", names, predicted, probabilities, len(names), time.perf_counter() - started, note
-    )
+    return Baseline("majority", names, predicted, probabilities, len(names), time.perf_counter() - started, note)
 
 
 def tfidf_logistic(
@@ -87,9 +85,7 @@ def tfidf_logistic(
     _need(len(train_texts), "training texts")
     for other, what in ((train_labels, "labels"), (train_pairs, "second texts")):
         if other is not None and len(other) != len(train_texts):
-            raise DataError(
-                f"{len(train_texts)} training texts but {len(other)} {what}", expected="as many of each"
-            )
+            raise DataError(f"{len(train_texts)} training texts but {len(other)} {what}", expected="as many of each")
     validation_pairs = validation[2] if validation is not None and len(validation) > 2 else None
     others = [test_pairs, *([validation_pairs] if validation is not None and len(validation[0]) else [])]
     if any((other is None) != (train_pairs is None) for other in others):
@@ -118,9 +114,7 @@ def mostly_unspaced(texts: Sequence[str], language: str | None = None) -> bool:
         return language.lower().replace("_", "-").split("-")[0] in UNSPACED_LANGUAGES
     sample = texts[:: max(1, len(texts) // 500)][:500]
     letters = Counter(letter for text in sample for letter in text[:1000] if letter.isalpha())
-    unspaced = sum(
-        n for letter, n in letters.items() if unicodedata.name(letter, "").startswith(UNSPACED_SCRIPTS)
-    )
+    unspaced = sum(n for letter, n in letters.items() if unicodedata.name(letter, "").startswith(UNSPACED_SCRIPTS))
     return unspaced * 2 > sum(letters.values())
 
 
@@ -186,9 +180,7 @@ def _fit_class(train: Any, truth: Any, held_out: Any, test: Any, kinds: int) -> 
     return probabilities, best[3], f"C = {best[1]:g}"
 
 
-def _fit_classes(
-    train: Any, truth: Any, held_out: Any, test: Any, kinds: int
-) -> tuple[NDArray[Any], int, str]:
+def _fit_classes(train: Any, truth: Any, held_out: Any, test: Any, kinds: int) -> tuple[NDArray[Any], int, str]:
     """One logistic regression a label; one C for all of them, by micro F1 on the validation rows."""
     from sklearn.metrics import f1_score
 
@@ -206,9 +198,7 @@ def _fit_classes(
     return best[2], best[3], f"C = {best[1]:g}"
 
 
-def _one_label(
-    train: Any, truth_N: Any, inputs: list[Any], strength: float
-) -> tuple[list[NDArray[Any]], int]:
+def _one_label(train: Any, truth_N: Any, inputs: list[Any], strength: float) -> tuple[list[NDArray[Any]], int]:
     from sklearn.linear_model import LogisticRegression
 
     if np.ptp(truth_N) == 0:  # a label that all rows or none have
@@ -219,9 +209,7 @@ def _one_label(
     return [model.predict_proba(rows)[:, 1] for rows in inputs], int(model.coef_.size + 1)
 
 
-def _fit_number(
-    train: Any, truth: Any, held_out: Any, test: Any, kinds: int
-) -> tuple[NDArray[Any], int, str]:
+def _fit_number(train: Any, truth: Any, held_out: Any, test: Any, kinds: int) -> tuple[NDArray[Any], int, str]:
     from sklearn.linear_model import Ridge
 
     best: tuple[float, float, NDArray[Any], int] | None = None
@@ -254,9 +242,7 @@ def _label_names(train_labels: Sequence[Any], kind: Kind, labels: Sequence[str] 
         return sorted(seen)
     missing = sorted(seen - set(labels))
     if missing and kind == "class":
-        raise DataError(
-            f"the training label '{missing[0]}' is not in the list of labels", expected=", ".join(labels)
-        )
+        raise DataError(f"the training label '{missing[0]}' is not in the list of labels", expected=", ".join(labels))
     return list(labels)
 
 

@@ -55,9 +55,7 @@ def expected_calibration_error(probabilities_NC: Array, truth_N: Array, bins: in
     """Mean over the rows of |share right - mean confidence| in their bin (Naeini et al. 2015)."""
     points = reliability_bins(probabilities_NC, truth_N, bins)
     rows = sum(point["count"] for point in points)
-    return float(
-        sum(point["count"] * abs(point["accuracy"] - point["confidence"]) for point in points) / max(rows, 1)
-    )
+    return float(sum(point["count"] * abs(point["accuracy"] - point["confidence"]) for point in points) / max(rows, 1))
 
 
 def fit_temperature(logits_NC: Array, truth_N: Array) -> float:
@@ -72,9 +70,7 @@ def fit_temperature(logits_NC: Array, truth_N: Array) -> float:
 
     logits_NC, truth = np.asarray(logits_NC, dtype=np.float64), np.asarray(truth_N)
     if len(logits_NC) != len(truth):
-        raise DataError(
-            f"{len(logits_NC)} rows of logits and {len(truth)} true labels", expected="as many of each"
-        )
+        raise DataError(f"{len(logits_NC)} rows of logits and {len(truth)} true labels", expected="as many of each")
     if logits_NC.size == 0 or not np.isfinite(logits_NC).all():
         return 1.0
 

@@ -70,8 +70,7 @@ def render_card(record: RunRecord, *, license: str | None = None, folder: str = 
         headline=headline(record),
         verdict=verdict(record),
         what=_what(record),
-        labels=", ".join(f"`{label}`" for label in record.labels[:50])
-        + (" …" if len(record.labels) > 50 else ""),
+        labels=", ".join(f"`{label}`" for label in record.labels[:50]) + (" …" if len(record.labels) > 50 else ""),
         folder=folder,
         metric_title=_cell(meaning_of(name).title),
         rows=rows,
@@ -134,9 +133,7 @@ def _made(record: RunRecord) -> list[str]:
     found = [f"trained in {seconds_text(record.seconds)}"] if record.seconds else []
     for title, facts in (("hardware", record.hardware), ("versions", record.versions)):
         if facts:
-            found.append(
-                f"{title}: " + ", ".join(f"{name} {_number(value)}" for name, value in plain(facts).items())
-            )
+            found.append(f"{title}: " + ", ".join(f"{name} {_number(value)}" for name, value in plain(facts).items()))
     if record.created:
         found.append(f"made on {record.created}")
     return found
@@ -167,13 +164,7 @@ def _limits(record: RunRecord) -> list[str]:
 def _number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.4g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else str(value)
 
 
 def _cell(text: str) -> str:

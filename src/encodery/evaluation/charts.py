@@ -51,16 +51,12 @@ class _Frame:
         for tick in ticks(self.y0, self.y1, 5):
             at = self.py(tick)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-            parts.append(
-                f'<text class="tick" x="{LEFT - 7}" y="{at + 4}" text-anchor="end">{y_text(tick)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{LEFT - 7}" y="{at + 4}" text-anchor="end">{y_text(tick)}</text>')
         for tick in ticks(self.x0, self.x1, 6):
             at = self.px(tick)
             anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
             parts.append(f'<line class="axis" x1="{at}" x2="{at}" y1="{floor}" y2="{floor + 4}"/>')
-            parts.append(
-                f'<text class="tick" x="{at}" y="{floor + 17}" text-anchor="{anchor}">{x_text(tick)}</text>'
-            )
+            parts.append(f'<text class="tick" x="{at}" y="{floor + 17}" text-anchor="{anchor}">{x_text(tick)}</text>')
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         place = f'x="{middle}" y="{self.height - 6}" text-anchor="middle"'
@@ -109,9 +105,7 @@ def line_chart(
     lines = [_thinned(line) for line in lines if len(line.x)]
     if not lines:
         return Markup("")
-    everything = (
-        [y for line in lines for y in line.y] + ([level[0]] if level else []) + ([0.0] if from_zero else [])
-    )
+    everything = [y for line in lines for y in line.y] + ([level[0]] if level else []) + ([0.0] if from_zero else [])
     low, high = _usual_range(everything)
     spare = (high - low) * 0.06 or max(abs(high), 1.0) * 0.05
     x = min(line.x[0] for line in lines), max(line.x[-1] for line in lines)
@@ -120,9 +114,7 @@ def line_chart(
     if level:
         at = frame.py(level[0])
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(
-            f'<text class="note" x="{WIDTH - RIGHT}" y="{at - 5}" text-anchor="end">{escape(level[1])}</text>'
-        )
+        parts.append(f'<text class="note" x="{WIDTH - RIGHT}" y="{at - 5}" text-anchor="end">{escape(level[1])}</text>')
     for line in lines:
         points = [(frame.px(a), max(TOP - 4, frame.py(b))) for a, b in zip(line.x, line.y)]
         path = " ".join(f"{a},{b}" for a, b in points)
@@ -138,9 +130,7 @@ def line_chart(
     return _svg(parts, name, HEIGHT, f' data-plot="{escape(json.dumps(plot))}"')
 
 
-def histogram(
-    edges: Sequence[float], counts: Sequence[int], *, x_title: str, limit: float | None = None
-) -> Markup:
+def histogram(edges: Sequence[float], counts: Sequence[int], *, x_title: str, limit: float | None = None) -> Markup:
     """Bars over bins; `limit` draws a line at the longest length that is taken in one piece."""
     if not counts or len(edges) != len(counts) + 1:
         return Markup("")
@@ -178,12 +168,8 @@ def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str
         places = [(frame.px(p["confidence"]), frame.py(p["accuracy"]), p) for p in series]
         parts.append(f'<polyline class="{look}" points="{" ".join(f"{x},{y}" for x, y, _ in places)}"/>')
         for x, y, p in places:
-            tip = (
-                f"{p['count']:,} rows: confidence {percent(p['confidence'])}, right {percent(p['accuracy'])}"
-            )
-            parts.append(
-                f'<circle class="dot {look}" cx="{x}" cy="{y}" r="3.4"><title>{tip}</title></circle>'
-            )
+            tip = f"{p['count']:,} rows: confidence {percent(p['confidence'])}, right {percent(p['accuracy'])}"
+            parts.append(f'<circle class="dot {look}" cx="{x}" cy="{y}" r="3.4"><title>{tip}</title></circle>')
     return _svg(parts, "calibration plot", 320)
 
 

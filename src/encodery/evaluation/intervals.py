@@ -61,9 +61,7 @@ def resampled_sums(
     """
     rows = len(features_NF)
     if rows == 0:
-        raise DataError(
-            "no rows to score", expected="at least one row", fix="check the test file and its columns"
-        )
+        raise DataError("no rows to score", expected="at least one row", fix="check the test file and its columns")
     features_NF = np.asarray(features_NF, dtype=np.float64)
     sums = [features_NF.sum(axis=0, keepdims=True)]
     counts = [[np.bincount(kind_N, minlength=kinds)[None]] for kind_N, kinds in codes]

@@ -34,14 +34,10 @@ MEANINGS: dict[str, Meaning] = {
     "mcc": Meaning("MCC", "higher", "Matthews correlation: 0 is chance, 1 is perfect"),
     "auroc": Meaning("AUROC", "higher", "chance that a row of the label scores above a row without it"),
     "log_loss": Meaning("log loss", "lower", "mean surprise about the true label, in nats"),
-    "ece": Meaning(
-        "calibration error", "lower", "mean gap between confidence and share right, 15 equal-mass bins"
-    ),
+    "ece": Meaning("calibration error", "lower", "mean gap between confidence and share right, 15 equal-mass bins"),
     "brier": Meaning("Brier score", "lower", "squared distance between the probabilities and the truth"),
     "exact_match": Meaning("exact match", "higher", "share of rows whose whole set of labels is right"),
-    "map": Meaning(
-        "mean average precision", "higher", "area under precision and recall, mean over the labels"
-    ),
+    "map": Meaning("mean average precision", "higher", "area under precision and recall, mean over the labels"),
     "mse": Meaning("mean squared error", "lower", "mean of the squared error"),
     "mae": Meaning("mean absolute error", "lower", "mean size of the error, in the unit of the label"),
     "pearson": Meaning("Pearson r", "higher", "linear correlation of predicted and true"),
@@ -135,9 +131,7 @@ def score_multilabel(
     rows, kinds = truth_NC.shape
     guessed_NC = probabilities_NC >= threshold
     aurocs = [_auroc(probabilities_NC[:, label], truth_NC[:, label]) for label in range(kinds)]
-    precisions = [
-        _average_precision(probabilities_NC[:, label], truth_NC[:, label]) for label in range(kinds)
-    ]
+    precisions = [_average_precision(probabilities_NC[:, label], truth_NC[:, label]) for label in range(kinds)]
     auroc, auroc_N, auroc_note = _mean_of_linear(aurocs, rows)
     precision, precision_N, precision_note = _mean_of_linear(precisions, rows)
     exact_N = (guessed_NC == truth_NC).all(axis=1)
@@ -197,9 +191,7 @@ def _checked(values: Array, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if values.ndim == 2 and len(shape) == 1 and values.shape[1] == 1:
         values = values[:, 0]
     if values.shape != shape:
-        raise DataError(
-            f"predictions of shape {values.shape}", expected=f"{shape}: a row for every true label"
-        )
+        raise DataError(f"predictions of shape {values.shape}", expected=f"{shape}: a row for every true label")
     if not np.isfinite(values).all():
         row = int(np.argwhere(~np.isfinite(values))[0][0])
         raise TrainingError(

@@ -23,9 +23,7 @@ class ComparisonRow:
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {part.name: getattr(self, part.name) for part in fields(self)} | {
-            "metric": self.metric.to_dict()
-        }
+        return {part.name: getattr(self, part.name) for part in fields(self)} | {"metric": self.metric.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ComparisonRow:

@@ -75,16 +75,12 @@ def _summary(record: RunRecord) -> list[str]:
     """The line below the headline: what kind of run, when, how long, how large, on what."""
     kinds = {
         "pretraining": "pretraining",
-        "classification": f"classification into {len(record.labels)} labels"
-        if record.labels
-        else "classification",
+        "classification": f"classification into {len(record.labels)} labels" if record.labels else "classification",
         "multilabel": f"any of {len(record.labels)} labels" if record.labels else "several labels a text",
         "regression": "a number for every text",
     }
     size = f"{count_text(record.parameters)} parameters" if record.parameters else ""
-    hardware = (
-        record.hardware.get("name") or record.hardware.get("cpu") or record.hardware.get("device") or ""
-    )
+    hardware = record.hardware.get("name") or record.hardware.get("cpu") or record.hardware.get("device") or ""
     parts = [
         kinds.get(record.kind, record.kind),
         size,
@@ -101,17 +97,10 @@ def _comparison(record: RunRecord) -> dict[str, Any] | None:
     if not rows:
         return None
     name = record.main_metric
-    ends = [
-        [end for end in (row.metric.low, row.metric.value, row.metric.high) if end is not None]
-        for row in rows
-    ]
+    ends = [[end for end in (row.metric.low, row.metric.value, row.metric.high) if end is not None] for row in rows]
     close = [end for row, found in zip(rows, ends) for end in found if row.name.lower() not in GUESSES]
     everything = [end for found in ends for end in found]
-    if (
-        close
-        and max(close) > min(close)
-        and max(everything) - min(everything) > 3 * (max(close) - min(close))
-    ):
+    if close and max(close) > min(close) and max(everything) - min(everything) > 3 * (max(close) - min(close)):
         everything = close
     low, high = min(everything), max(everything)
     spare = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
@@ -270,8 +259,4 @@ def _setting(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
 def _as_yaml(config: dict[str, Any]) -> str:
     import yaml
 
-    return (
-        yaml.safe_dump(plain(config), allow_unicode=True, sort_keys=False, width=100).strip()
-        if config
-        else ""
-    )
+    return yaml.safe_dump(plain(config), allow_unicode=True, sort_keys=False, width=100).strip() if config else ""

@@ -89,9 +89,7 @@ def headline(record: RunRecord) -> str:
     elif name == "exact_match":
         sentence = f"Your encoder gets all labels right for {said} of the test rows"
     else:
-        sentence = (
-            f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the test rows"
-        )
+        sentence = f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the test rows"
     others = [f"{row.name} {value_text(row.metric.value, name)}" for row in _rivals(record)]
     return sentence + (f"; {', '.join(others)}." if others else ".")
 
@@ -105,15 +103,11 @@ def verdict(record: RunRecord) -> list[str]:
         if own.value is None or own.low is None or own.high is None or value is None:
             continue
         if own.low <= value <= own.high:
-            lines.append(
-                f"No better than {row.name}, as far as these rows can tell: it lies inside the interval."
-            )
+            lines.append(f"No better than {row.name}, as far as these rows can tell: it lies inside the interval.")
         elif better(own.value, value, name):
             lines.append(f"Better than {row.name} by more than the interval.")
         else:
-            lines.append(
-                f"Worse than {row.name} by more than the interval: on these rows, that is the one to use."
-            )
+            lines.append(f"Worse than {row.name} by more than the interval: on these rows, that is the one to use.")
     return lines
 
 

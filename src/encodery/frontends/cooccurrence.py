@@ -57,7 +57,8 @@ def cooccurrence_embeddings(
     rank = min(width, len(counted) - 1)
     if rank < 2:
         return vectors
-    left, strength, _ = randomized_svd(information, n_components=rank, n_iter=3, random_state=seed)
+    # Its stub knows only the name of the default number of iterations.
+    left, strength, _ = randomized_svd(information, n_components=rank, n_iter=3, random_state=seed)  # pyright: ignore
     factors = (left * np.sqrt(strength))[counted]
     factors -= factors.mean(axis=0)
     spread = float(factors.std()) or 1.0

@@ -18,9 +18,11 @@ class TextConfig(Config):
     """Options of the text frontend."""
 
     kind: Literal["text"] = "text"
-    vocab_size: int | None = Field(None, ge=1)
+    vocab_size: int | None = Field(default=None, ge=1)
     """Rows of the embedding table (V). Taken from the tokenizer when left out."""
-    embedding_std: float = Field(0.1, gt=0, le=10)
+    start: Literal["cooccurrence", "random"] = "cooccurrence"
+    """Embeddings of a run that starts from nothing: factorised neighbour counts (seconds of work), or random."""
+    embedding_std: float = Field(default=0.1, gt=0, le=10)
     """Spread of the embeddings at the start, random or from co-occurrence statistics."""
 
 

@@ -27,11 +27,11 @@ class DocumentReadoutConfig(Config):
     kind: Literal["document"] = "document"
     pooling: PoolingName = "mean"
     """first, mean, max or attention."""
-    outputs: int = Field(2, ge=1)
+    outputs: int = Field(default=2, ge=1)
     """C: classes, labels, or 1 for a number."""
     hidden: bool = False
     """Whether a linear layer with tanh stands between the pooled vector and the answer, as in BERT."""
-    drop_rate: float = Field(0.1, ge=0, lt=1)
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
 
 

@@ -22,13 +22,13 @@ class MaskedConfig(Config):
     """Which tokens are hidden and how."""
 
     kind: Literal["masked"] = "masked"
-    share: float = Field(0.25, gt=0, lt=1)
+    share: float = Field(default=0.25, gt=0, lt=1)
     """Share of the tokens that are hidden, at the start."""
-    final_share: float | None = Field(None, gt=0, lt=1)
+    final_share: float | None = Field(default=None, gt=0, lt=1)
     """Share at the end of training; in between it changes linearly. None: it stays."""
     unit: Literal["token", "word", "span"] = "token"
     """token: each alone; word: all tokens of a word together; span: runs of neighbouring words."""
-    span_words: float = Field(3.0, ge=1, le=20)
+    span_words: float = Field(default=3.0, ge=1, le=20)
     """For unit span: mean length of a run in words, drawn from a geometric distribution (SpanBERT)."""
     corrupt: Literal["80/10/10", "mask"] = "80/10/10"
     """80/10/10: of the hidden tokens 80 % become [MASK], 10 % a random token, 10 % stay; mask: all [MASK]."""
@@ -116,7 +116,12 @@ class Masked:
         return np.flatnonzero(candidates & np.isin(word, hidden_words))
 
     def _pick_words(
-        self, words: np.ndarray, word: np.ndarray, candidates: np.ndarray, wanted: int, rng: np.random.Generator
+        self,
+        words: np.ndarray,
+        word: np.ndarray,
+        candidates: np.ndarray,
+        wanted: int,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         sizes = np.bincount(word[candidates], minlength=int(word.max(initial=0)) + 1)
         order = rng.permutation(words.size)
@@ -136,4 +141,4 @@ class Masked:
         draw = rng.random(ids.size)
         result = np.where(draw < 0.8, self.mask_id, ids)
         random = self.ordinary[rng.integers(0, self.ordinary.size, size=ids.size)]
-        return np.where((0.8 <= draw) & (draw < 0.9), random, result)
+        return np.where((draw >= 0.8) & (draw < 0.9), random, result)

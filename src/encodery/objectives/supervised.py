@@ -25,11 +25,11 @@ class SupervisedConfig(Config):
     """How the vectors of a text become one: first, mean, max, attention."""
     hidden: bool = False
     """An extra layer with tanh before the answer, as in BERT."""
-    drop_rate: float = Field(0.1, ge=0, lt=1)
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each class in the loss: none, balanced (inverse to its frequency), or a number by label."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over the classes (Szegedy et al. 2016)."""
 
 
@@ -82,7 +82,7 @@ class Supervised:
         if self.config.kind == "multilabel":
             wanted = label.float() * (1 - smoothing) + smoothing / 2
             loss = F.binary_cross_entropy_with_logits(logits_NC, wanted, weight=weights, reduction="sum")
-            correct = ((0 < logits_NC) == (0.5 < label)).all(dim=1).sum()
+            correct = ((logits_NC > 0) == (label > 0.5)).all(dim=1).sum()
             return Loss(loss / max(1, logits_NC.shape[1]), documents, correct)
         loss = F.cross_entropy(logits_NC, label, weight=weights, label_smoothing=smoothing, reduction="sum")
         correct = (logits_NC.detach().argmax(dim=1) == label).sum()

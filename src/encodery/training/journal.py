@@ -165,9 +165,7 @@ class Progress:
     Without a console it shows nothing. `clock` (seconds) is handed in by tests.
     """
 
-    def __init__(
-        self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self.clock = clock
         self._live: Live | None = None

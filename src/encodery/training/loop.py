@@ -32,22 +32,22 @@ class TrainingConfig(Config):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    budget: BudgetField = Field(Budget("epochs", 3.0), validate_default=False)
+    budget: BudgetField = Field(default=Budget("epochs", 3.0), validate_default=False)
     """When to stop: '10m', '2000 steps', '5M tokens', '3 epochs'. The schedule is stretched over it."""
-    batch_tokens: int = Field(4096, ge=64)
+    batch_tokens: int = Field(default=4096, ge=64)
     """Positions of a batch (P), constant through the run; rounded up to a multiple of the longest row."""
-    accumulate: int = Field(1, ge=1, le=4096)
+    accumulate: int = Field(default=1, ge=1, le=4096)
     """Batches whose gradients are added up for one step, weighted by their tokens."""
     optim: OptimConfig = OptimConfig()
-    average: float = Field(0.0, ge=0, lt=1)
+    average: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     precision: PrecisionName = "auto"
     """auto measures whether bf16 is faster here; fp32 and bf16 are used as said."""
-    validations: int = Field(10, ge=0, le=1000)
+    validations: int = Field(default=10, ge=0, le=1000)
     """How often the validation data is scored during the run; the best weights are kept."""
-    patience: int = Field(0, ge=0)
+    patience: int = Field(default=0, ge=0)
     """Stop after this many validations without a better one; 0: never."""
-    save_every: float = Field(300.0, gt=0)
+    save_every: float = Field(default=300.0, gt=0)
     """Seconds between checkpoints."""
 
     @field_serializer("budget")
@@ -150,9 +150,7 @@ class Fit:
         return self.best if self.best is not None else self._candidate()
 
     def _share(self, seconds: float, steps: int, tokens: int) -> float:
-        return self.config.budget.progress(
-            seconds=seconds, steps=steps, tokens=tokens, epoch_tokens=self.epoch_tokens
-        )
+        return self.config.budget.progress(seconds=seconds, steps=steps, tokens=tokens, epoch_tokens=self.epoch_tokens)
 
     def _feed(self) -> Iterator[tuple[Batch, Place]]:
         """Batches without end. Runs in the loader's thread, so it counts its own progress: masks then depend on
@@ -171,7 +169,8 @@ class Fit:
                 yield batch, following
             if empty and place.window == 0:
                 raise DataError(
-                    "the training data has no rows to learn from", fix="look at it with: encodery inspect data"
+                    "the training data has no rows to learn from",
+                    fix="look at it with: encodery inspect data",
                 )
             place = Place(place.epoch + 1)
 
@@ -221,7 +220,7 @@ class Fit:
             return
         self.optimizers.zero_grad()
         self.state.skipped += 1
-        if MOST_SKIPPED <= self.state.skipped:
+        if self.state.skipped >= MOST_SKIPPED:
             raise TrainingError(
                 f"the run diverged: {MOST_SKIPPED} steps in a row up to step {self.state.step} gave a loss or a "
                 "gradient that is not a number",

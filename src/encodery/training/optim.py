@@ -20,23 +20,23 @@ class OptimConfig(Config):
 
     kind: Literal["adamw", "muon"] = "adamw"
     """adamw; or muon for the matrices of the encoder, with adamw for everything else."""
-    lr: float = Field(1e-3, gt=0, le=1)
+    lr: float = Field(default=1e-3, gt=0, le=1)
     """Highest learning rate of AdamW."""
-    muon_lr: float = Field(0.01, gt=0, le=1)
+    muon_lr: float = Field(default=0.01, gt=0, le=1)
     """Highest learning rate of Muon; steps have the size of AdamW's at 1/5 of this rate."""
-    weight_decay: float = Field(0.01, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Decoupled weight decay on matrices; never on biases, norms and embeddings."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's memory of the gradient and of its square."""
     schedule: ScheduleName = "cosine"
     """cosine, linear, wsd (warm-up, stable, decay over the last fifth), constant; all after a warm-up."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the run in which the rate rises from 0."""
-    final_share: float = Field(0.0, ge=0, le=1)
+    final_share: float = Field(default=0.0, ge=0, le=1)
     """Rate at the end as a share of the highest."""
-    clip: float = Field(1.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
     """Longest gradient norm; longer ones are scaled down. 0: no clipping."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     """The rate of each layer is this times the rate of the layer above it (fine-tuning); 1: all alike."""
 
 
@@ -68,7 +68,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
         if not parameter.requires_grad:
             continue
         inside = name.startswith("encoder.blocks.")
-        matrix = 2 <= parameter.dim()
+        matrix = parameter.dim() >= 2
         which = "muon" if config.kind == "muon" and inside and matrix else "adamw"
         decays = matrix and "frontend" not in name and not name.startswith("encoder.positions")
         share = config.layer_decay ** _layers_above(name, depth)

@@ -35,7 +35,7 @@ def choose_precision(wanted: PrecisionName, device: torch.device) -> Precision:
         return Precision(torch.bfloat16, "bf16, as asked")
     fp32, bf16 = _seconds(torch.float32, device), _seconds(torch.bfloat16, device)
     ratio = fp32 / bf16
-    if 1.2 < ratio:
+    if ratio > 1.2:
         return Precision(torch.bfloat16, f"bf16: matrix products run {ratio:.1f} times faster than in fp32 here")
     return Precision(torch.float32, f"fp32: bf16 products run at {ratio:.1f} times its speed here")
 
@@ -47,7 +47,7 @@ def _seconds(dtype: torch.dtype, device: torch.device, size: int = 512, repeats:
     best = float("inf")
     for _ in range(repeats):
         begin = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - begin)

@@ -80,9 +80,7 @@ def save_checkpoint(
     Raises TrainingError when the disk is full or fails: the earlier checkpoints are then as they were.
     """
     if keep < 1 or step < 0:
-        raise ValueError(
-            f"keep={keep}, step={step}: a checkpoint is of a step >= 0, and at least one is kept"
-        )
+        raise ValueError(f"keep={keep}, step={step}: a checkpoint is of a step >= 0, and at least one is kept")
     target = folder / f"step-{step:08d}"
     contents: dict[str, Content] = {
         **(files or {}),
@@ -94,9 +92,7 @@ def save_checkpoint(
         for stale in folder.glob(".tmp-*"):  # left by a run that was killed while it saved
             shutil.rmtree(stale, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        needed = sum(map(size_of, contents.values())) + sum(
-            t.numel() * t.element_size() for t in tensors.values()
-        )
+        needed = sum(map(size_of, contents.values())) + sum(t.numel() * t.element_size() for t in tensors.values())
         if missing := lacking_space(folder, needed):
             raise OSError(errno.ENOSPC, f"{missing / 1e6:,.0f} MB too little free space")
         with folder_beside(folder, str(step)) as beside:
@@ -150,9 +146,7 @@ def load_checkpoint(source: Path | Checkpoint) -> tuple[dict[str, Tensor], dict[
 def _steps(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a folder, newest first."""
     entries = folder.iterdir() if folder.is_dir() else ()
-    named = [
-        (match, path) for path in entries if (match := _step_name.fullmatch(path.name)) and path.is_dir()
-    ]
+    named = [(match, path) for path in entries if (match := _step_name.fullmatch(path.name)) and path.is_dir()]
     return sorted(((int(match[1]), path) for match, path in named), reverse=True)
 
 
@@ -203,9 +197,5 @@ def _not_saved(folder: Path, step: int, error: Exception) -> TrainingError:
         else "check that the folder is writable and the disk is sound; then `resume`"
     )
     found = [f"step {number}" for number, _ in _steps(folder)] if folder.is_dir() else []
-    kept = (
-        f"earlier checkpoints are untouched: {', '.join(found)}"
-        if found
-        else "there is no earlier checkpoint"
-    )
+    kept = f"earlier checkpoints are untouched: {', '.join(found)}" if found else "there is no earlier checkpoint"
     return TrainingError(f"the checkpoint of step {step} was not saved in {folder}: {what}; {kept}", fix=fix)

@@ -54,9 +54,7 @@ def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": _named(value.detach(), place, tensors)}
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         # Raw bytes, because torch lacks some of numpy's types.
-        raw = (
-            torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8) if value.size else torch.empty(0)
-        )
+        raw = torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8) if value.size else torch.empty(0)
         name = _named(raw.to(torch.uint8), place, tensors)
         return {"array": {"bytes": name, "dtype": value.dtype.str, "shape": list(value.shape)}}
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
@@ -83,9 +81,7 @@ def _named(tensor: Tensor, place: str, tensors: dict[str, Tensor]) -> str:
 def rng_state(generators: Generators) -> dict[str, Any]:
     """Where each random generator stands, as a nest for `pack_state`."""
     return {
-        name: generator.get_state()
-        if isinstance(generator, torch.Generator)
-        else generator.bit_generator.state
+        name: generator.get_state() if isinstance(generator, torch.Generator) else generator.bit_generator.state
         for name, generator in generators.items()
     }
 

@@ -1,0 +1,99 @@
+"""Run a model over data in order: one answer a row, whatever the packing, and the figures for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from encodery.data.loader import Loader, Place
+from encodery.evaluation.calibration import probabilities_at
+from encodery.evaluation.intervals import Metric
+from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
+from encodery.model import Model
+from encodery.objectives.masked import Masked
+from encodery.trained import Task
+
+MAIN_METRIC: dict[str, str] = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
+
+
+def row_logits(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> np.ndarray:
+    """The logits of each row, (rows, C) float32, in the order of the data.
+
+    The windows of a long row are averaged, weighted by their tokens.
+    """
+    assert not loader.shuffle, "evaluation keeps the order of the data"
+    outputs = model.readout.answer.out_features  # type: ignore[union-attr]
+    total = np.zeros((rows, int(outputs)), dtype=np.float64)  # type: ignore[arg-type]
+    weight = np.zeros(rows, dtype=np.float64)
+    device = model.frontend.words.weight.device
+    model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for batch, _ in loader.epoch(Place()):
+            output = model(batch.to(device))
+            assert output.logits is not None
+            lengths = batch.layout.lengths.numpy().astype(np.float64)
+            np.add.at(total, batch.uids, output.logits.float().cpu().numpy() * lengths[:, None])
+            np.add.at(weight, batch.uids, lengths)
+    assert (weight > 0).all(), "a row was left out of the batches"
+    return (total / weight[:, None]).astype(np.float32)
+
+
+def masked_loss(
+    model: Model, loader: Loader, objective: Masked, dtype: torch.dtype, most_batches: int = 200
+) -> dict[str, float]:
+    """Mean loss in nats and share guessed right over hidden tokens; the same tokens are hidden at every call."""
+    device = model.frontend.words.weight.device
+    total = count = correct = 0.0
+    model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        for number, (batch, _) in enumerate(loader.epoch(Place())):
+            if most_batches <= number:
+                break
+            batch = batch.to(device)
+            loss = objective.loss(model(batch), batch)
+            assert loss.correct is not None
+            total += float(loss.total)
+            count += float(loss.count)
+            correct += float(loss.correct)
+    count = max(count, 1.0)
+    return {"loss": total / count, "accuracy": correct / count}
+
+
+def probabilities(task: Task, logits: np.ndarray) -> np.ndarray:
+    """Logits (N, C) -> probabilities (N, C); of a regression the predicted numbers (N,)."""
+    if task.kind == "regress":
+        return logits[:, 0].astype(np.float64) * task.scale + task.center
+    if task.kind == "multilabel":
+        return 1.0 / (1.0 + np.exp(-logits.astype(np.float64) / task.temperature))
+    return probabilities_at(logits, task.temperature)
+
+
+def score(
+    task: Task, logits: np.ndarray, truth: np.ndarray, *, rng: np.random.Generator, resamples: int = 1000
+) -> dict[str, Metric]:
+    """All metrics of the task with their intervals; `truth` as the token store holds it."""
+    given = probabilities(task, logits)
+    if task.kind == "regress":
+        return score_numbers(given, truth, rng=rng, resamples=resamples)
+    if task.kind == "multilabel":
+        return score_multilabel(given, truth, task.labels, rng=rng, resamples=resamples)
+    return score_labels(given, truth, task.labels, rng=rng, resamples=resamples)
+
+
+def quick_score(task: Task, logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The main metric alone, without an interval, and the loss: for validation while training."""
+    if task.kind == "regress":
+        predicted = probabilities(task, logits)
+        loss = float(np.mean(((predicted - truth) / task.scale) ** 2))
+        from scipy.stats import spearmanr
+
+        varied = truth.size > 1 and np.ptp(predicted) > 0 and np.ptp(truth) > 0
+        return {"loss": loss, "metric": float(np.asarray(spearmanr(predicted, truth))[0]) if varied else 0.0}
+    given = probabilities(task, logits)
+    if task.kind == "multilabel":
+        chosen = given >= 0.5
+        hit = float((chosen & truth).sum())
+        wrong = -np.where(truth, np.log(given + 1e-12), np.log(1 - given + 1e-12)).mean()
+        return {"loss": float(wrong), "metric": 2 * hit / max(1.0, float(chosen.sum() + truth.sum()))}
+    right = given[np.arange(truth.size), truth]
+    return {"loss": float(-np.log(right + 1e-12).mean()), "metric": float((given.argmax(1) == truth).mean())}

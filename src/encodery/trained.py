@@ -1,0 +1,99 @@
+"""A trained thing in memory: model, tokenizer and what it was asked; to a model folder and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+import torch
+from pydantic import ValidationError
+
+from encodery.bundle import check_fit, read_bundle, write_bundle
+from encodery.data.samples import SampleMaker
+from encodery.data.tokenizers import Tokenizer
+from encodery.errors import WeightsError
+from encodery.model import Model, ModelConfig
+
+TaskKind = Literal["masked", "classify", "multilabel", "regress"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model was asked: needed to read its logits.
+
+    `center` and `scale` undo the standardisation of numbers; `temperature` divides logits before they become
+    probabilities; `paired` and `long` say how its samples are made.
+    """
+
+    kind: TaskKind
+    labels: tuple[str, ...] = ()
+    center: float = 0.0
+    scale: float = 1.0
+    temperature: float = 1.0
+    paired: bool = False
+    long: Literal["split", "cut"] = "split"
+
+
+@dataclass
+class Trained:
+    """A model with everything needed to use it."""
+
+    model: Model
+    tokenizer: Tokenizer
+    task: Task
+
+    def maker(self) -> SampleMaker:
+        """How its samples are made: special tokens, longest length, what happens to longer texts."""
+        config = self.model.config.encoder
+        return SampleMaker(self.tokenizer.cls_id, self.tokenizer.sep_id, config.max_length, self.task.long)
+
+    def save(self, folder: Path, *, card: str, metrics: dict[str, Any]) -> None:
+        """Write the model folder: config.json, model.safetensors, tokenizer.json, card.md, metrics.json."""
+        write_bundle(
+            folder,
+            config={
+                "model": self.model.config.model_dump(mode="json"),
+                "task": asdict(self.task),
+                "tokenizer": self.tokenizer.facts(),
+            },
+            weights={name: value.detach() for name, value in self.model.state_dict().items()},
+            tokenizer_json=self.tokenizer.to_json(),
+            card=card,
+            metrics=metrics,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Trained:
+        """Open a model folder.
+
+        Raises WeightsError when it is not one, is damaged, or its weights do not fit its config.
+        """
+        files = read_bundle(folder)
+        try:
+            config = ModelConfig.model_validate(files.config["model"])
+            task = Task(**{**files.config["task"], "labels": tuple(files.config["task"]["labels"])})
+        except (KeyError, TypeError, ValidationError) as error:
+            raise WeightsError(
+                f"{folder / 'config.json'} does not describe a model of this version: {error}",
+                fix="use the version of encodery that wrote it, or write the folder again",
+            ) from error
+        if files.tokenizer_json is None:
+            raise WeightsError(f"{folder} has no tokenizer.json", fix="copy it from the run that made the folder")
+        tokenizer = Tokenizer(
+            tokenizers.Tokenizer.from_str(files.tokenizer_json),
+            files.config.get("tokenizer"),
+            where=str(folder / "tokenizer.json"),
+        )
+        with torch.device("meta"):
+            expected = {name: tuple(value.shape) for name, value in Model(config).state_dict().items()}
+        check_fit(expected, {name: tuple(value.shape) for name, value in files.weights.items()})
+        if tokenizer.vocab_size != config.frontend.vocab_size:
+            raise WeightsError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.frontend.vocab_size}",
+                fix="the tokenizer.json is of another model: copy the right one",
+            )
+        model = Model(config)
+        model.load_state_dict(files.weights)
+        return cls(model.eval(), tokenizer, task)

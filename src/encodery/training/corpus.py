@@ -1,0 +1,168 @@
+"""The data of one run, tokenised: its tokenizer, the stores of its splits, and what is worth saying of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encodery.data.loader import StoredWindows, StreamedWindows, Windows
+from encodery.data.samples import LongPolicy
+from encodery.data.sources import DataConfig, Labels, Ledger, Row, Split, fingerprint, read_rows
+from encodery.data.store import TokenStore, store_in_memory, store_on_disk
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from encodery.errors import DataError
+
+# Bins of the length histogram in the report.
+_BINS = 30
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a run are read: everything that decides which rows come, in which order."""
+
+    data: DataConfig
+    base: Path
+    seed: int
+    labels: Labels
+    cache: Path
+
+    def rows(self, split: Split, ledger: Ledger | None = None, *, skip: int = 0) -> Iterator[Row]:
+        book = Ledger() if ledger is None else ledger
+        return read_rows(self.data, split, base=self.base, seed=self.seed, labels=self.labels, ledger=book, skip=skip)
+
+    def texts(self, split: Split = "train") -> Iterator[str]:
+        for row in self.rows(split):
+            yield row.text
+            if row.pair is not None:
+                yield row.pair
+
+    def key(self, split: Split, tokenizer: Tokenizer, label_names: list[str] | None) -> str:
+        """Name of the token cache: changes whenever the tokens or labels in it could."""
+        parts = [
+            fingerprint(self.data, split, base=self.base),
+            tokenizer.hash(),
+            self.seed,
+            self.labels,
+            label_names,
+        ]
+        return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """A split that is held as text as well: to score it, to compare it with baselines, to show its errors."""
+
+    store: TokenStore
+    rows: list[Row]
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> list[str]:
+        return [row.text for row in self.rows]
+
+    @property
+    def pairs(self) -> list[str] | None:
+        return [row.pair or "" for row in self.rows] if self.store.paired else None
+
+
+def make_tokenizer(
+    reading: Reading, config: TokenizerConfig, on_progress: Callable[[str, float], None] | None = None
+) -> Tokenizer:
+    """Open the tokenizer the recipe names, or train one on the training texts."""
+    if config.path is not None:
+        config = config.model_copy(update={"path": str(reading.base / config.path)})
+    return train_tokenizer(reading.texts(), config, seed=reading.seed, on_progress=on_progress)
+
+
+def training_store(
+    reading: Reading, tokenizer: Tokenizer, on_progress: Callable[[int, int], None] | None = None
+) -> TokenStore:
+    """The training rows, tokenised once into the cache and memory mapped from there."""
+    ledger = Ledger()
+    store = store_on_disk(
+        reading.cache / reading.key("train", tokenizer, None),
+        lambda: reading.rows("train", ledger),
+        tokenizer,
+        labels=reading.labels,
+        facts=lambda: {"ledger": ledger.to_dict(), "ledger_summary": ledger.summary()},
+        on_progress=on_progress,
+    )
+    if reading.labels in ("class", "classes") and len(store.label_names) < (2 if reading.labels == "class" else 1):
+        only = f"only the label {store.label_names[0]!r}" if store.label_names else "no label"
+        raise DataError(
+            f"the training data has {only} in its {store.rows:,} rows",
+            expected="rows of at least two classes",
+            fix="check data.label and the files; to learn without labels use objective=masked",
+        )
+    return store
+
+
+def held_rows(reading: Reading, split: Split, tokenizer: Tokenizer, label_names: list[str]) -> HeldRows:
+    """Read and tokenise a split that fits in memory: validation or test."""
+    ledger = Ledger()
+    rows = list(reading.rows(split, ledger))
+    names = label_names if reading.labels in ("class", "classes") else None
+    store = store_in_memory(rows, tokenizer, labels=reading.labels, label_names=names)
+    return HeldRows(store, rows, ledger.to_dict())
+
+
+def training_windows(
+    reading: Reading, store: TokenStore | None, tokenizer: Tokenizer, *, paired: bool = False
+) -> Windows:
+    """Windows over the cached store, or over the stream when there is none."""
+    if store is not None:
+        return StoredWindows(store, seed=reading.seed)
+
+    def read(epoch: int, skip: int) -> Iterable[Row]:
+        del epoch
+        return reading.rows("train", skip=skip)
+
+    return StreamedWindows(read, tokenizer, seed=reading.seed, labels=reading.labels, paired=paired)
+
+
+def epoch_tokens(store: TokenStore, max_length: int, long: LongPolicy) -> int:
+    """Real tokens of one epoch, special tokens included."""
+    return int(sample_lengths(store, max_length, long).sum())
+
+
+def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy) -> np.ndarray:
+    """Tokens of each row once it is framed and cut to size, its windows added up: (rows,)."""
+    lengths = np.diff(store.starts)
+    if store.paired:
+        return np.minimum(lengths[0::2] + lengths[1::2] + 3, max_length)
+    room = max_length - 2
+    windows = np.maximum(1, -(-lengths // room)) if long == "split" else 1
+    kept = lengths if long == "split" else np.minimum(lengths, room)
+    return kept + 2 * windows
+
+
+def length_facts(store: TokenStore, max_length: int, long: LongPolicy) -> dict[str, Any]:
+    """Rows, tokens, how many rows are longer than the limit and what happens to them, and a histogram."""
+    lengths = np.diff(store.starts)
+    whole = lengths[0::2] + lengths[1::2] + 3 if store.paired else lengths + 2
+    over = whole > max_length
+    facts: dict[str, Any] = {"rows": int(store.rows), "tokens": int(lengths.sum())}
+    if whole.size:
+        facts["median length"] = int(np.median(whole))
+        facts["longest"] = int(whole.max())
+    if store.paired or long == "cut":
+        facts["rows cut"] = int(over.sum())
+        facts["tokens cut"] = int((whole[over] - max_length).sum())
+    else:
+        facts["rows split into windows"] = int(over.sum())
+        facts["windows"] = int(np.maximum(1, -(-lengths // (max_length - 2))).sum())
+    return facts
+
+
+def length_histogram(store: TokenStore, max_length: int) -> dict[str, Any]:
+    """Rows by length in tokens, with the limit: for the report."""
+    lengths = np.diff(store.starts)
+    whole = lengths[0::2] + lengths[1::2] if store.paired else lengths
+    top = max(8, int(np.quantile(whole, 0.995))) if whole.size else 8
+    counts, edges = np.histogram(np.minimum(whole, top), bins=min(_BINS, top), range=(0, top))
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "limit": max_length, "unit": "tokens"}

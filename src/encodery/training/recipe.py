@@ -1,0 +1,77 @@
+"""A recipe: everything a run needs to know, as one strict config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from encodery.config import Config
+from encodery.data.sources import DataConfig, SourceConfig
+from encodery.data.tokenizers import TokenizerConfig
+from encodery.encoders.transformer import TransformerConfig
+from encodery.frontends.text import TextConfig
+from encodery.objectives.masked import MaskedConfig
+from encodery.objectives.supervised import SupervisedConfig
+from encodery.training.loop import TrainingConfig
+from encodery.training.optim import OptimConfig
+
+ObjectiveConfig = Annotated[MaskedConfig | SupervisedConfig, Field(discriminator="kind")]
+Compared = Literal["majority", "tfidf", "scratch"]
+
+
+class PretrainConfig(Config):
+    """A first stage that learns without labels, from the texts of the run and from more of them."""
+
+    data: list[SourceConfig] = Field(default_factory=list)
+    """Sources of text beside the training texts of the run; labels in them are not looked at."""
+    objective: MaskedConfig = MaskedConfig()
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout during this stage; text that is seen a few times only needs none."""
+    training: TrainingConfig = TrainingConfig.model_validate(
+        {"budget": "5m", "batch_tokens": 2048, "optim": {"kind": "muon", "schedule": "linear"}}
+    )
+
+
+class EvaluationConfig(Config):
+    """What the result is compared with and how sure the figures are."""
+
+    compare: list[Compared] = Field(default_factory=lambda: ["majority", "tfidf"])  # type: ignore[arg-type]
+    """majority: the commonest answer; tfidf: TF-IDF with a linear model on the same rows; scratch: the same
+    encoder, fine-tuned the same way, without the weights it started from."""
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""
+    errors: int = Field(default=20, ge=0, le=1000)
+    """How many of the rows it is most wrong about the report shows."""
+
+
+class Recipe(Config):
+    """A whole run. Every part has defaults but the data."""
+
+    name: str = Field(default="encoder", min_length=1, pattern=r"^[\w.\-]+$")
+    """Names the run's folder."""
+    output: str | None = None
+    """Folder of the run; by default runs/NAME."""
+    cache: str | None = None
+    """Folder of the token caches; by default .cache beside the run's folder."""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Everything random follows from it."""
+    seeds: int = Field(default=1, ge=1, le=100)
+    """Run this many times, with seed, seed + 1, ...; the mean and the deviation are reported."""
+    start_from: str | None = None
+    """Model folder whose tokenizer and weights the run starts from."""
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    frontend: TextConfig = TextConfig()
+    encoder: TransformerConfig = TransformerConfig()
+    pretrain: PretrainConfig | None = None
+    """A stage of pretraining before the objective below; none when left out."""
+    objective: ObjectiveConfig
+    training: TrainingConfig = TrainingConfig.model_validate({"optim": OptimConfig(lr=5e-4)})
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def labels(self) -> Literal["none", "class", "classes", "number"]:
+        """What kind of label the objective asks of the data."""
+        kinds = {"masked": "none", "classify": "class", "multilabel": "classes", "regress": "number"}
+        return kinds[self.objective.kind]  # type: ignore[return-value]

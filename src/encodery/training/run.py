@@ -1,0 +1,363 @@
+"""A whole run: tokenizer, pretraining, fine-tuning, scores, report; every stage kept and taken up again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from encodery.data.loader import Loader, StoredWindows
+from encodery.data.samples import SampleMaker
+from encodery.data.sources import has_split
+from encodery.data.store import TokenStore
+from encodery.data.tokenizers import Tokenizer
+from encodery.durable import replace_file
+from encodery.evaluation.card import render_card
+from encodery.evaluation.evaluate import masked_loss
+from encodery.evaluation.intervals import Metric
+from encodery.evaluation.record import RunRecord
+from encodery.evaluation.report import render_report
+from encodery.frontends.cooccurrence import cooccurrence_embeddings
+from encodery.heads.readouts import WordReadout
+from encodery.model import Model, ModelConfig, count, load_matching
+from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.objectives.supervised import SupervisedConfig
+from encodery.trained import Task, Trained
+from encodery.training.corpus import (
+    Reading,
+    epoch_tokens,
+    held_rows,
+    length_facts,
+    length_histogram,
+    make_tokenizer,
+    training_store,
+    training_windows,
+)
+from encodery.training.journal import Progress, read_journal
+from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.precision import choose_precision
+from encodery.training.recipe import PretrainConfig, Recipe
+from encodery.training.results import (
+    base_record,
+    diagnoses,
+)
+from encodery.training.signals import StopRequest
+from encodery.training.stage import Stage, log_unigram, unigram_entropy
+
+# The co-occurrence start looks at no more of the corpus than this: more changes the vectors hardly at all.
+COUNTED_TOKENS = 4_000_000
+VALIDATION_MASK_SEED = 20_201
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where the run lies, its record, and the trained model."""
+
+    folder: Path
+    record: RunRecord
+    trained: Trained
+
+
+@dataclass
+class Run:
+    """One recipe being carried out in `folder`. `base` is what relative paths of the recipe refer to."""
+
+    recipe: Recipe
+    base: Path
+    folder: Path
+    progress: Progress
+    stop: StopRequest
+    command: str = ""
+    resume_with: str = ""
+    began: float = field(default_factory=time.perf_counter)
+    pretrain_seconds: float = 0.0
+
+    def carry_out(self) -> RunResult:
+        """Every stage in order. What an earlier, interrupted call has finished is taken as it lies there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recipe = self.recipe
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device, self.precision = device, choose_precision(recipe.training.precision, device)
+        self.progress.say(f"precision {self.precision.reason}; {torch.get_num_threads()} threads")
+        start = self._starting_point()
+        if recipe.pretrain is not None:
+            start = self._pretrained(recipe.pretrain, start)
+        if isinstance(recipe.objective, MaskedConfig):
+            return self._masked_run(recipe.objective, recipe.training, start)
+        return self._supervised_run(recipe.objective, start)
+
+    # -- where weights come from -------------------------------------------------------------------
+
+    def _starting_point(self) -> Trained | None:
+        if self.recipe.start_from is None:
+            return None
+        return Trained.load(self.base / self.recipe.start_from)
+
+    def tokenizer(self, reading: Reading, start: Trained | None) -> Tokenizer:
+        """That of the starting point, the one this run has trained before, or a new one."""
+        if start is not None:
+            return start.tokenizer
+        file = self.folder / "tokenizer.json"
+        facts = self.folder / "tokenizer_facts.json"
+        if file.exists() and facts.exists():
+            return Tokenizer.load(file, json.loads(facts.read_text(encoding="utf-8")))
+        self.progress.say("training the tokenizer")
+        tokenizer = make_tokenizer(reading, self.recipe.tokenizer)
+        replace_file(file, tokenizer.to_json().encode())
+        replace_file(facts, json.dumps(tokenizer.facts(), ensure_ascii=False).encode())
+        size = f"{tokenizer.vocab_size:,} tokens"
+        self.progress.say(f"tokenizer: {self.recipe.tokenizer.kind}, {size}")
+        return tokenizer
+
+    def build(self, tokenizer: Tokenizer, readout: Any, seed: int, start: Trained | None) -> Model:
+        """A model with fresh weights from `seed`, and over them those of the starting point that fit."""
+        recipe = self.recipe
+        encoder = recipe.encoder
+        if start is not None:
+            # Sizes come from the weights; dropout is a matter of this run.
+            fixed = start.model.config.encoder
+            encoder = fixed.model_copy(
+                update={"drop_rate": encoder.drop_rate, "attention_drop_rate": encoder.attention_drop_rate}
+            )
+        frontend = recipe.frontend.model_copy(update={"vocab_size": tokenizer.vocab_size})
+        model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout)).initialise(seed)
+        if start is not None:
+            load_matching(model, dict(start.model.state_dict()))
+        return model.to(self.device)
+
+    def start_words(self, model: Model, store: TokenStore, seed: int) -> None:
+        """Embeddings from co-occurrence counts, output bias from token counts: seconds that save minutes."""
+        counts = store.counts(model.frontend.words.num_embeddings)
+        with torch.no_grad():
+            if isinstance(model.readout, WordReadout):
+                model.readout.bias.copy_(log_unigram(counts))
+            if self.recipe.frontend.start == "cooccurrence":
+                self.progress.say("embeddings from co-occurrence counts")
+                vectors = cooccurrence_embeddings(
+                    store.documents(COUNTED_TOKENS),
+                    *model.frontend.words.weight.shape,
+                    std=self.recipe.frontend.embedding_std,
+                    seed=seed,
+                )
+                model.frontend.words.weight.copy_(torch.from_numpy(vectors))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def reading(self, extra: PretrainConfig | None = None) -> Reading:
+        data, labels = self.recipe.data, self.recipe.labels
+        if extra is not None:
+            data = data.model_copy(update={"train": [*data.train, *extra.data]})
+            labels = "none"
+        cache = Path(self.recipe.cache) if self.recipe.cache else self.folder.parent / ".cache"
+        return Reading(data, self.base, self.recipe.seed, labels, cache)
+
+    def loader(self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig) -> Loader:
+        """Batches of a held store, in order: for scoring."""
+        maker = SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, self.recipe.data.long)
+        budget = rounded_budget(training.batch_tokens, self.max_length)
+        return Loader(StoredWindows(store, seed=None), maker, budget, tokenizer.pad_id, 0, False)
+
+    # -- masked words ------------------------------------------------------------------------------
+
+    def _pretrained(self, pretrain: PretrainConfig, start: Trained | None) -> Trained:
+        """The first stage, done in its own folder as a run of its own; found finished, it is taken from there."""
+        folder = self.folder / "pretrained"
+        if (folder / "config.json").exists():
+            self.progress.say(f"taking the pretrained encoder from {folder}")
+            found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            self.pretrain_seconds = float(found.get("seconds") or 0.0)
+            return Trained.load(folder)
+        encoder = self.recipe.encoder.model_copy(update={"drop_rate": pretrain.drop_rate})
+        recipe = self.recipe.model_copy(
+            update={
+                "name": f"{self.recipe.name}-pretrained",
+                "encoder": encoder,
+                "objective": pretrain.objective,
+                "training": pretrain.training,
+                "pretrain": None,
+            }
+        )
+        inner = replace(self, recipe=recipe, folder=folder, began=time.perf_counter())
+        inner.device, inner.precision = self.device, self.precision
+        result = inner._masked_run(pretrain.objective, pretrain.training, start, extra=pretrain)
+        self.pretrain_seconds = result.record.seconds or 0.0
+        return result.trained
+
+    def _masked_run(
+        self,
+        config: MaskedConfig,
+        training: TrainingConfig,
+        start: Trained | None,
+        extra: PretrainConfig | None = None,
+    ) -> RunResult:
+        reading = self.reading(extra or PretrainConfig())
+        tokenizer = self.tokenizer(reading, start)
+        store = self.training_store(reading, tokenizer)
+        validation = held_rows(reading, "validation", tokenizer, []) if has_split(reading.data, "validation") else None
+        objective = self._masked(config, tokenizer)
+        model = self.build(tokenizer, objective.readout(), self.recipe.seed, start)
+        if start is None:
+            self.start_words(model, store, self.recipe.seed)
+        counts = store.counts(tokenizer.vocab_size)
+        entropy = unigram_entropy(counts)
+        long = self.recipe.data.long
+        validate: Callable[[Model], dict[str, float]] | None = None
+        if validation is not None:
+            loader = self.loader(validation.store, tokenizer, training)
+            # The share stays that of BERT, so that losses of different recipes can be compared.
+            judge = self._masked(MaskedConfig(share=0.15), tokenizer)
+            loader = replace(loader, prepare=judge.prepare, seed=VALIDATION_MASK_SEED)
+
+            def by_masked_words(model: Model) -> dict[str, float]:
+                found = masked_loss(model, loader, judge, self.precision.dtype)
+                return {
+                    "score": -found["loss"],
+                    "validation_loss": found["loss"],
+                    "metric": found["accuracy"],
+                }
+
+            validate = by_masked_words
+
+        fit = self.fit(model, objective, reading, store, tokenizer, training, validate, self.recipe.seed)
+        self.stage(fit, self.folder, "pretraining on masked words").run_into(model)
+        task = Task("masked", long=long)
+        trained = Trained(model, tokenizer, task)
+        record = self._masked_record(fit, task, store, entropy, validate, model)
+        return self.write(record, trained)
+
+    def _masked(self, config: MaskedConfig, tokenizer: Tokenizer) -> Masked:
+        return Masked(
+            config,
+            vocab_size=tokenizer.vocab_size,
+            mask_id=tokenizer.mask_id,
+            special_ids=frozenset(tokenizer.special_ids),
+        )
+
+    def _masked_record(
+        self, fit: Fit, task: Task, store: TokenStore, entropy: float, validate: Any, model: Model
+    ) -> RunRecord:
+        curves = self.curves(self.folder)
+        metrics: dict[str, Any] = {}
+        if validate is not None:
+            found = validate(model)
+            metrics = {
+                "masked_loss": Metric(found["validation_loss"], None, None).to_dict(),
+                "masked_accuracy": Metric(found["metric"], None, None).to_dict(),
+            }
+        return replace(
+            base_record(self.recipe.name, task, self.command),
+            seconds=time.perf_counter() - self.began,
+            parameters=count(model),
+            metrics=metrics,
+            main_metric="masked_accuracy" if metrics else "",
+            curves=curves,
+            entropy_line=entropy,
+            diagnoses=diagnoses(curves, entropy, task, None),
+            data_facts=self.data_facts({"train": store}, store),
+            config=self.recipe.model_dump(mode="json"),
+            notes=self._speed_notes(fit),
+        )
+
+    # -- labels ------------------------------------------------------------------------------------
+
+    def _supervised_run(self, config: SupervisedConfig, start: Trained | None) -> RunResult:
+        from encodery.training.finetune import Finetuning
+
+        return Finetuning(self, config, start).carry_out()
+
+    # -- shared by both ----------------------------------------------------------------------------
+
+    @property
+    def max_length(self) -> int:
+        return self.recipe.encoder.max_length
+
+    def training_store(self, reading: Reading, tokenizer: Tokenizer) -> TokenStore:
+        self.progress.start("tokenising")
+        try:
+            store = training_store(reading, tokenizer, lambda rows, tokens: self.progress.update(rows, tokens=tokens))
+        finally:
+            self.progress.close()
+        for line in store.facts.get("ledger_summary", []):
+            self.progress.say(line)
+        return store
+
+    def fit(
+        self,
+        model: Model,
+        objective: Any,
+        reading: Reading,
+        store: TokenStore,
+        tokenizer: Tokenizer,
+        training: TrainingConfig,
+        validate: Any,
+        seed: int,
+    ) -> Fit:
+        long = self.recipe.data.long
+        maker = SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, long)
+        loader = Loader(
+            training_windows(replace(reading, seed=seed), store, tokenizer),
+            maker,
+            rounded_budget(training.batch_tokens, self.max_length),
+            tokenizer.pad_id,
+            seed,
+            True,
+            objective.prepare,
+        )
+        tokens = epoch_tokens(store, self.max_length, long)
+        return Fit(model, objective, loader, training, self.precision, seed, tokens, validate)
+
+    def stage(self, fit: Fit, folder: Path, title: str) -> Stage:
+        return Stage(fit, folder, self.progress, title, self.stop, self.resume_with)
+
+    def curves(self, folder: Path) -> list[dict[str, Any]]:
+        rows = [row for row in read_journal(folder / "journal.jsonl") if row["kind"] in ("step", "validation")]
+        wanted = ("step", "tokens", "seconds", "loss", "validation_loss", "learning_rate", "metric")
+        return [{key: row[key] for key in wanted if key in row} for row in rows]
+
+    def _speed_notes(self, fit: Fit) -> list[str]:
+        state = fit.state
+        if not state.seconds:
+            return []
+        return [
+            f"{state.tokens:,} real tokens in {state.seconds:,.0f} s of training "
+            f"({state.tokens / state.seconds:,.0f} a second), {1 - state.tokens / max(1, state.positions):.1%} "
+            f"padding, {state.waited / state.seconds:.1%} of the time waiting for data; {self.precision.reason}."
+        ]
+
+    def data_facts(self, stores: dict[str, TokenStore], train: TokenStore) -> dict[str, Any]:
+        long = self.recipe.data.long
+        facts: dict[str, Any] = {
+            "splits": {name: length_facts(store, self.max_length, long) for name, store in stores.items()},
+            "lengths": length_histogram(train, self.max_length),
+        }
+        if "label_counts" in train.facts:
+            facts["label_counts"] = train.facts["label_counts"]
+        problems = train.facts.get("ledger", {}).get("problems", {})
+        facts["bad_rows"] = [
+            {"where": ", ".join(found["places"][:5]), "why": f"{kind} ({found['count']:,})"}
+            for kind, found in problems.items()
+        ]
+        return facts
+
+    def write(self, record: RunRecord, trained: Trained) -> RunResult:
+        """Model folder and report; then the checkpoints have done their work."""
+        trained.save(self.folder, card=render_card(record), metrics=json.loads(record.to_json()))
+        replace_file(self.folder / "report.html", render_report(record).encode())
+        for stage in (self.folder, self.folder / "scratch", *self.folder.glob("seed-*")):
+            for name in ("checkpoints", "finished"):
+                shutil.rmtree(stage / name, ignore_errors=True)
+        return RunResult(self.folder, record, trained)
+
+
+def rounded_budget(batch_tokens: int, max_length: int) -> int:
+    """The token budget, rounded up to a multiple of the longest row."""
+    from encodery.data.packing import longest_row
+
+    row = longest_row(max_length)
+    return -(-batch_tokens // row) * row

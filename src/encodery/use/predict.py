@@ -1,0 +1,145 @@
+"""Texts in, answers out: labels, numbers or vectors, in order, at the speed of training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from encodery.batch import Batch
+from encodery.bricks.pooling import sum_by_document
+from encodery.data.loader import Loader, Place, StoredWindows
+from encodery.data.packing import longest_row
+from encodery.data.sources import Row
+from encodery.data.store import TokenStore, store_in_memory
+from encodery.errors import DataError, WeightsError
+from encodery.evaluation.evaluate import probabilities, row_logits
+from encodery.trained import Trained
+
+Text = str | tuple[str, str] | list[str]
+
+# Texts that are tokenised, packed and answered together: memory stays flat however many come.
+TEXTS_AT_ONCE = 8192
+
+
+@dataclass
+class Predictor:
+    """A trained model in use. Made by `encodery.load`."""
+
+    trained: Trained
+    dtype: torch.dtype = torch.float32
+    batch_tokens: int = 4096
+
+    def predict(self, texts: Iterable[Text], *, top: int | None = None) -> list[dict[str, Any]]:
+        """One answer a text, in order; see `stream`."""
+        return list(self.stream([texts] if isinstance(texts, str) else texts, top=top))
+
+    def stream(self, texts: Iterable[Text], *, top: int | None = None) -> Iterator[dict[str, Any]]:
+        """Answer texts (or pairs of texts) as they come, however many there are.
+
+        classify: {"label", "probability", "probabilities": {label: p}} (only the `top` most probable, when given).
+        multilabel: {"labels", "probabilities"}. regress: {"number"}. Raises DataError for what is no text,
+        WeightsError for a model without an answer (one that is only pretrained: use `embed`).
+        """
+        if self.trained.task.kind == "masked":
+            raise WeightsError(
+                "this model is pretrained only: it has vectors, but no labels to predict",
+                fix="fine-tune it (start_from: THIS FOLDER), or use embed",
+            )
+        stream = iter(texts)
+        done = 0
+        while block := list(islice(stream, TEXTS_AT_ONCE)):
+            store = self._store(block, done)
+            done += len(block)
+            logits = row_logits(self.trained.model, self._loader(store), store.rows, self.dtype)
+            yield from self._answers(probabilities(self.trained.task, logits), top)
+
+    def embed(self, texts: Iterable[Text], *, normalise: bool = True) -> np.ndarray:
+        """The mean of a text's vectors, (texts, D) float32, in order; of length 1 when `normalise`."""
+        found: list[np.ndarray] = []
+        stream = iter([texts] if isinstance(texts, str) else texts)
+        done = 0
+        while block := list(islice(stream, TEXTS_AT_ONCE)):
+            store = self._store(block, done)
+            done += len(block)
+            found.append(self._vectors(store))
+        width = self.trained.model.config.encoder.width
+        vectors = np.concatenate(found) if found else np.zeros((0, width), np.float32)
+        if normalise:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+    def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
+        rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
+        return store_in_memory(rows, self.trained.tokenizer)
+
+    def _loader(self, store: TokenStore) -> Loader:
+        maker = self.trained.maker()
+        row = longest_row(maker.max_length)
+        budget = -(-self.batch_tokens // row) * row
+        return Loader(StoredWindows(store, seed=None), maker, budget, self.trained.tokenizer.pad_id, 0, False)
+
+    def _vectors(self, store: TokenStore) -> np.ndarray:
+        """Windows of a long text are averaged, weighted by their tokens."""
+        model = self.trained.model.eval()
+        total = np.zeros((store.rows, model.config.encoder.width), dtype=np.float64)
+        weight = np.zeros(store.rows)
+        device = model.frontend.words.weight.device
+
+        def add(batch: Batch) -> None:
+            states = model.encode(batch.to(device))
+            lengths = states.layout.lengths.cpu().numpy()
+            np.add.at(total, batch.uids, sum_by_document(states.vectors, states.layout).cpu().numpy())
+            np.add.at(weight, batch.uids, lengths)
+
+        bf16 = self.dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(device.type, self.dtype, enabled=bf16):
+            for batch, _ in self._loader(store).epoch(Place()):
+                add(batch)
+        return (total / weight[:, None]).astype(np.float32)
+
+    def _answers(self, given: np.ndarray, top: int | None) -> Iterator[dict[str, Any]]:
+        task = self.trained.task
+        for row in given:
+            if task.kind == "regress":
+                yield {"number": float(row)}
+                continue
+            order = np.argsort(-row, kind="stable")[: top or None]
+            shares = {task.labels[place]: round(float(row[place]), 6) for place in order.tolist()}
+            if task.kind == "multilabel":
+                chosen = [label for label, share in zip(task.labels, row) if share >= 0.5]
+                yield {"labels": chosen, "probabilities": shares}
+            else:
+                best = int(row.argmax())
+                yield {
+                    "label": task.labels[best],
+                    "probability": round(float(row[best]), 6),
+                    "probabilities": shares,
+                }
+
+
+def load(folder: str | Path, *, precision: str = "fp32") -> Predictor:
+    """Open a model folder for use, computing in `precision`: fp32 or bf16.
+
+    Raises WeightsError when the folder is missing, damaged, or not a model.
+    """
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if precision not in dtypes:
+        raise WeightsError(f"precision {precision!r}", expected="fp32 or bf16")
+    return Predictor(Trained.load(Path(folder)), dtypes[precision])
+
+
+def _as_row(text: Text, number: int, *, paired: bool) -> Row:
+    where = f"text {number + 1}"
+    if paired:
+        if isinstance(text, str) or len(text) != 2:
+            raise DataError(f"{where} is {text!r:.80}", expected="a pair of texts: this model was trained on pairs")
+        return Row(text[0], text[1], None, where)
+    if not isinstance(text, str):
+        raise DataError(f"{where} is {text!r:.80}", expected="one text (a string)")
+    return Row(text, None, None, where)
