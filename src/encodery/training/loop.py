@@ -72,7 +72,7 @@ class TrainState:
     positions: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
     best_score: float | None = None
     best_step: int = 0
     without_gain: int = 0
