@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from encodery.data.store import TokenStore, store_in_memory, store_on_disk
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.errors import DataError
 
+# Rows of a stream that are looked at in advance: for token counts, co-occurrence and the report.
+STREAM_ROWS_KNOWN = 20_000
 # Bins of the length histogram in the report.
 _BINS = 30
 
@@ -111,23 +114,34 @@ def held_rows(reading: Reading, split: Split, tokenizer: Tokenizer, label_names:
     return HeldRows(store, rows, ledger.to_dict())
 
 
-def training_windows(
-    reading: Reading, store: TokenStore | None, tokenizer: Tokenizer, *, paired: bool = False
-) -> Windows:
-    """Windows over the cached store, or over the stream when there is none."""
-    if store is not None:
-        return StoredWindows(store, seed=reading.seed)
+@dataclass(frozen=True)
+class TrainingText:
+    """The training rows as a run uses them: what batches are made from, and what is counted in advance.
 
-    def read(epoch: int, skip: int) -> Iterable[Row]:
-        del epoch
-        return reading.rows("train", skip=skip)
+    `known` is the whole token store, or for a stream its first rows; `epoch_tokens` is 0 for a stream.
+    """
 
-    return StreamedWindows(read, tokenizer, seed=reading.seed, labels=reading.labels, paired=paired)
+    known: TokenStore
+    windows: Callable[[int], Windows]
+    epoch_tokens: int
 
 
-def epoch_tokens(store: TokenStore, max_length: int, long: LongPolicy) -> int:
-    """Real tokens of one epoch, special tokens included."""
-    return int(sample_lengths(store, max_length, long).sum())
+def training_text(
+    reading: Reading, tokenizer: Tokenizer, max_length: int, on_progress: Callable[[int, int], None] | None = None
+) -> TrainingText:
+    """Cached rows, shuffled through and through; or with `data.tokens: streamed` rows tokenised on the fly."""
+    if reading.data.tokens == "cached":
+        store = training_store(reading, tokenizer, on_progress)
+        tokens = int(sample_lengths(store, max_length, reading.data.long).sum())
+        return TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
+    known = store_in_memory(islice(reading.rows("train"), STREAM_ROWS_KNOWN), tokenizer)
+
+    def streamed(seed: int) -> Windows:
+        return StreamedWindows(
+            lambda epoch, skip: reading.rows("train", skip=skip), tokenizer, seed=seed, paired=known.paired
+        )
+
+    return TrainingText(known, streamed, 0)
 
 
 def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy) -> np.ndarray:

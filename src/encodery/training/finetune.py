@@ -45,7 +45,13 @@ class Finetuning:
         self.recipe = run.recipe
         self.reading: Reading = run.reading()
         self.tokenizer: Tokenizer = run.tokenizer(self.reading, start)
-        self.store: TokenStore = run.training_store(self.reading, self.tokenizer)
+        if self.reading.data.tokens == "streamed":
+            raise ConfigError(
+                "data.tokens: streamed is for pretraining; labels have to be counted before they can be learned",
+                fix="leave data.tokens at cached: the cache is memory mapped, so its size does not matter",
+            )
+        self.text = run.training_text(self.reading, self.tokenizer)
+        self.store: TokenStore = self.text.known
         names = self.store.label_names
         self.validation = self._held("validation", names)
         self.test = self._held("test", names)
@@ -98,7 +104,7 @@ class Finetuning:
             run.start_words(model, self.store, seed)
         training = recipe.training
         validate = self._validate if self.validation is not None else None
-        fit = run.fit(model, self.objective, self.reading, self.store, self.tokenizer, training, validate, seed)
+        fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed)
         title = "fine-tuning" if self.start is not None else "training"
         folder = run.folder
         if scratch:

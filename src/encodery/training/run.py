@@ -18,6 +18,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
+from encodery.errors import ConfigError
 from encodery.evaluation.card import render_card
 from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
@@ -31,16 +32,15 @@ from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Task, Trained
 from encodery.training.corpus import (
     Reading,
-    epoch_tokens,
+    TrainingText,
     held_rows,
     length_facts,
     length_histogram,
     make_tokenizer,
-    training_store,
-    training_windows,
+    training_text,
 )
 from encodery.training.journal import Progress, read_journal
-from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.loop import Fit, Objective, TrainingConfig
 from encodery.training.precision import choose_precision
 from encodery.training.recipe import PretrainConfig, Recipe
 from encodery.training.results import (
@@ -198,7 +198,8 @@ class Run:
     ) -> RunResult:
         reading = self.reading(extra or PretrainConfig())
         tokenizer = self.tokenizer(reading, start)
-        store = self.training_store(reading, tokenizer)
+        text = self.training_text(reading, tokenizer)
+        store = text.known
         validation = held_rows(reading, "validation", tokenizer, []) if has_split(reading.data, "validation") else None
         objective = self._masked(config, tokenizer)
         model = self.build(tokenizer, objective.readout(), self.recipe.seed, start)
@@ -224,7 +225,7 @@ class Run:
 
             validate = by_masked_words
 
-        fit = self.fit(model, objective, reading, store, tokenizer, training, validate, self.recipe.seed)
+        fit = self.fit(model, objective, text, tokenizer, training, validate, self.recipe.seed)
         self.stage(fit, self.folder, "pretraining on masked words").run_into(model)
         task = Task("masked", long=long)
         trained = Trained(model, tokenizer, task)
@@ -277,40 +278,45 @@ class Run:
     def max_length(self) -> int:
         return self.recipe.encoder.max_length
 
-    def training_store(self, reading: Reading, tokenizer: Tokenizer) -> TokenStore:
+    def training_text(self, reading: Reading, tokenizer: Tokenizer) -> TrainingText:
+        """The training rows, tokenised; says how many were bad."""
         self.progress.start("tokenising")
         try:
-            store = training_store(reading, tokenizer, lambda rows, tokens: self.progress.update(rows, tokens=tokens))
+            text = training_text(
+                reading, tokenizer, self.max_length, lambda rows, tokens: self.progress.update(rows, tokens=tokens)
+            )
         finally:
             self.progress.close()
-        for line in store.facts.get("ledger_summary", []):
+        for line in text.known.facts.get("ledger_summary", []):
             self.progress.say(line)
-        return store
+        return text
 
     def fit(
         self,
         model: Model,
-        objective: Any,
-        reading: Reading,
-        store: TokenStore,
+        objective: Objective,
+        text: TrainingText,
         tokenizer: Tokenizer,
         training: TrainingConfig,
-        validate: Any,
+        validate: Callable[[Model], dict[str, float]] | None,
         seed: int,
     ) -> Fit:
-        long = self.recipe.data.long
-        maker = SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, long)
+        """A Fit over the training rows, its data order and masks drawn from `seed`."""
+        if not text.epoch_tokens and training.budget.kind == "epochs":
+            raise ConfigError(
+                f"training.budget is {training.budget}, but a stream has no known end (data.tokens: streamed)",
+                expected="a budget in time, steps or tokens",
+            )
         loader = Loader(
-            training_windows(replace(reading, seed=seed), store, tokenizer),
-            maker,
+            text.windows(seed),
+            SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, self.recipe.data.long),
             rounded_budget(training.batch_tokens, self.max_length),
             tokenizer.pad_id,
             seed,
             True,
             objective.prepare,
         )
-        tokens = epoch_tokens(store, self.max_length, long)
-        return Fit(model, objective, loader, training, self.precision, seed, tokens, validate)
+        return Fit(model, objective, loader, training, self.precision, seed, text.epoch_tokens, validate)
 
     def stage(self, fit: Fit, folder: Path, title: str) -> Stage:
         return Stage(fit, folder, self.progress, title, self.stop, self.resume_with)
