@@ -1,0 +1,69 @@
+# The few commands a person needs; `make` alone lists them. Python 3.11 or newer is all that must be there.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# More arguments for pip, for instance another index.
+PIP_ARGS ?=
+# Tests that run at a time.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+
+# make demo: changes to the recipe (ARGS), or a file of your own (DATA) with its columns (TEXT, LABEL).
+ARGS ?=
+DATA ?=
+TEXT ?=
+LABEL ?=
+DEMO := recipes/demo.yaml
+MINE := my-recipe.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Make .venv and install encodery in it
+
+demo: $(VENV)/.installed ## Train and measure an encoder in minutes (DATA=my.csv: on your own file)
+ifeq ($(strip $(DATA)),)
+	@$(BIN)/encodery train $(DEMO) $(ARGS)
+else
+	@$(BIN)/encodery new $(DATA) --output $(MINE) $(if $(TEXT),--text $(TEXT)) $(if $(LABEL),--label $(LABEL))
+	@$(BIN)/encodery train $(MINE) $(ARGS)
+endif
+
+test: lint ## Check everything: style, types, the order of the rooms, then all tests
+	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without the tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed ## How to measure quality and speed anew (minutes to hours each)
+	@for page in bench/*/README.md; do echo "== $$page"; cat "$$page"; done
+
+clean: ## Remove .venv and what tools leave behind; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests examples docs bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it with PYTHON=/path/to/python" >&2; exit 2; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Torch first, by itself: the version in constraints.txt is the CPU build, and what follows finds it there.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing encodery (some minutes the first time)"
+	@$(PIP) torch
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the tools of developers"
+	@$(PIP) -e '.[dev]'
+	@touch $@
