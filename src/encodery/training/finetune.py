@@ -60,7 +60,7 @@ class Finetuning:
                 "there is no validation and no test data to measure the result on",
                 fix="leave data.validation_share at 0.1, or name data.validation or data.test",
             )
-        self.objective = self._objective(names)
+        self.objective = make_supervised(config, self.store)
         self.task = Task(
             config.kind,
             tuple(names),
@@ -138,21 +138,6 @@ class Finetuning:
             return None
         return held_rows(self.reading, split, self.tokenizer, names)
 
-    def _objective(self, names: list[str]) -> Supervised:
-        labels = self.store.labels
-        assert labels is not None
-        if self.config.kind == "regress":
-            numbers = np.asarray(labels, dtype=np.float64)
-            return Supervised(self.config, labels=[], center=float(numbers.mean()), scale=float(numbers.std()) or 1.0)
-        if isinstance(self.config.class_weights, dict) and (unknown := set(self.config.class_weights) - set(names)):
-            raise ConfigError(
-                f"objective.class_weights names labels that the data does not have: {', '.join(sorted(unknown))}",
-                expected=f"some of: {', '.join(names)}",
-            )
-        flat = np.asarray(labels)
-        counts = flat.sum(axis=0) if flat.ndim == 2 else np.bincount(flat, minlength=len(names))
-        return Supervised(self.config, labels=names, counts=counts)
-
     def _baselines(self, task: Task, scored: HeldRows) -> list[ComparisonRow]:
         wanted: list[Compared] = [name for name in self.recipe.evaluation.compare if name != "scratch"]
         if not wanted:
@@ -198,6 +183,24 @@ class Finetuning:
             config=recipe.model_dump(mode="json"),
             diagnoses=diagnoses(curves, None, task, own.logits),
             notes=notes,
+            split="test" if self.test is not None else "validation",
             language=language if language and language != "auto" else None,
             **detail(task, own.logits, scored, recipe.evaluation, recipe.seed),
         )
+
+
+def make_supervised(config: SupervisedConfig, store: TokenStore) -> Supervised:
+    """The objective for the labels of a store: their names, weights, or center and scale."""
+    labels, names = store.labels, store.label_names
+    assert labels is not None
+    if config.kind == "regress":
+        numbers = np.asarray(labels, dtype=np.float64)
+        return Supervised(config, labels=[], center=float(numbers.mean()), scale=float(numbers.std()) or 1.0)
+    if isinstance(config.class_weights, dict) and (unknown := set(config.class_weights) - set(names)):
+        raise ConfigError(
+            f"objective.class_weights names labels that the data does not have: {', '.join(sorted(unknown))}",
+            expected=f"some of: {', '.join(names)}",
+        )
+    flat = np.asarray(labels)
+    counts = flat.sum(axis=0) if flat.ndim == 2 else np.bincount(flat, minlength=len(names))
+    return Supervised(config, labels=names, counts=counts)
