@@ -153,11 +153,11 @@ def _limits(record: RunRecord) -> list[str]:
         limits.append("Its probabilities were not checked against how often they are right.")
     overlap = record.data_facts.get("rows_in_train_and_test")
     if overlap:
-        limits.append(f"{_number(overlap)} test rows stand in the training rows too.")
+        limits.append(f"{_number(overlap)} {record.split} rows stand in the training rows too.")
     rare = [line["label"] for line in record.per_class if line.get("support", 0) < 30]
     if rare:
         shown = ", ".join(f"`{label}`" for label in rare[:10]) + (" …" if len(rare) > 10 else "")
-        limits.append(f"Fewer than 30 test rows, so the figures for these labels are rough: {shown}.")
+        limits.append(f"Fewer than 30 {record.split} rows, so the figures for these labels are rough: {shown}.")
     return limits
 
 

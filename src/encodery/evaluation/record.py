@@ -77,6 +77,7 @@ class RunRecord:
     diagnoses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     language: str | None = None
+    split: Literal["test", "validation"] = "test"
 
     def metric(self, name: str = "") -> Metric:
         """The metric of this name, or the main one; without a value when the run has none."""

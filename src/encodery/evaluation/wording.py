@@ -85,11 +85,11 @@ def headline(record: RunRecord) -> str:
     said = value_text(own.value, name) + (f" ({interval})" if interval else "")
     meaning = meaning_of(name)
     if name == "accuracy":
-        sentence = f"Your encoder gets {said} of the test rows right"
+        sentence = f"Your encoder gets {said} of the {record.split} rows right"
     elif name == "exact_match":
-        sentence = f"Your encoder gets all labels right for {said} of the test rows"
+        sentence = f"Your encoder gets all labels right for {said} of the {record.split} rows"
     else:
-        sentence = f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the test rows"
+        sentence = f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the {record.split} rows"
     others = [f"{row.name} {value_text(row.metric.value, name)}" for row in _rivals(record)]
     return sentence + (f"; {', '.join(others)}." if others else ".")
 
