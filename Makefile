@@ -16,7 +16,6 @@ ARGS ?=
 DATA ?=
 TEXT ?=
 LABEL ?=
-DEMO := recipes/demo.yaml
 MINE := my-recipe.yaml
 
 .DEFAULT_GOAL := help
@@ -29,7 +28,7 @@ install: $(VENV)/.installed ## Make .venv and install encodery in it
 
 demo: $(VENV)/.installed ## Train and measure an encoder in minutes (DATA=my.csv: on your own file)
 ifeq ($(strip $(DATA)),)
-	@$(BIN)/encodery train $(DEMO) $(ARGS)
+	@$(BIN)/encodery demo $(ARGS)
 else
 	@$(BIN)/encodery new $(DATA) --output $(MINE) $(if $(TEXT),--text $(TEXT)) $(if $(LABEL),--label $(LABEL))
 	@$(BIN)/encodery train $(MINE) $(ARGS)
