@@ -44,7 +44,11 @@ class Pooling(nn.Module):
             return lowest.scatter_reduce(0, index, x_PD.float(), "amax")[1:]
         assert self.score is not None
         score_P = self.score(x_PD).float().squeeze(-1)
-        # Softmax inside each document; the largest score of the batch is taken off only to avoid overflow.
-        weight_P = (score_P - score_P.max()).clamp(min=-60).exp()
+        # Softmax inside each document. Each takes off its own largest score: that of the batch would let a
+        # neighbour with large scores push all of this document's weights to zero.
+        index = layout.document + 1
+        largest = torch.full((layout.documents + 1,), -torch.inf, device=score_P.device)
+        largest = largest.scatter_reduce(0, index, score_P.detach(), "amax")
+        weight_P = (score_P - largest[index]).exp()
         total = sum_by_document(weight_P, layout)
         return sum_by_document(x_PD.float() * weight_P[:, None], layout) / total[:, None]
