@@ -54,8 +54,10 @@ def attention_bias(layout: Layout, pattern: Pattern, dtype: torch.dtype) -> Tens
     key = (pattern, dtype)
     bias = layout.masks.get(key)
     if bias is None:
-        allowed = allowed_pairs(layout, pattern)
-        bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-        bias = bias.masked_fill_(~allowed, -torch.inf)[:, None]
+        # A mask made while scoring may serve a training step later, so it must not be an inference tensor.
+        with torch.inference_mode(False):
+            allowed = allowed_pairs(layout, pattern)
+            bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+            bias = bias.masked_fill_(~allowed, -torch.inf)[:, None]
         layout.masks[key] = bias
     return bias
