@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -37,10 +38,22 @@ class Budget:
         return tokens / (self.amount * max(1, epoch_tokens))
 
     def __str__(self) -> str:
+        """As short as it reads back exactly: a resumed run parses what the first call has written."""
         if self.kind != "seconds":
-            return f"{self.amount:g} {self.kind}"
-        minutes, seconds = divmod(round(self.amount), 60)
-        return f"{minutes}m{seconds}s" if minutes and seconds else f"{minutes}m" if minutes else f"{seconds}s"
+            for letter in "GMk":
+                short = self.amount / _MAGNITUDES[letter]
+                if short == int(short):
+                    return f"{int(short)}{letter} {self.kind}"
+            return f"{_plain(self.amount)} {self.kind}"
+        minutes, seconds = divmod(self.amount, 60)
+        if minutes and 60 * minutes + seconds == self.amount:
+            return f"{_plain(minutes)}m{_plain(seconds)}s" if seconds else f"{_plain(minutes)}m"
+        return f"{_plain(self.amount)}s"
+
+
+def _plain(number: float) -> str:
+    """All digits of a number, without an exponent."""
+    return str(int(number)) if number == int(number) else format(Decimal(repr(number)), "f")
 
 
 def parse_budget(given: Any) -> Budget:
