@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -22,6 +23,7 @@ from encodery.errors import DataError, nearest
 LabelKind = Literal["none", "class", "classes", "number"]
 _FORMAT = 1
 _ROWS_AT_ONCE = 2000
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,300}")
 
 
 @dataclass
@@ -81,9 +83,17 @@ def tokenise(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[list[R
     """Tokenise rows in blocks: yields (rows, packed tokens, lengths of their texts)."""
     dtype = _token_type(tokenizer.vocab_size)
     stream = iter(rows)
+    paired: bool | None = None
     while block := list(islice(stream, _ROWS_AT_ONCE)):
         texts: list[str] = []
         for row in block:
+            if paired is not None and paired != (row.pair is not None):
+                raise DataError(
+                    f"{row.where}: this row {'has no' if paired else 'has a'} second text, unlike those before it",
+                    expected="pairs in every source, or in none",
+                    fix="set data.pair (or the pair of that source) to the same for all sources",
+                )
+            paired = row.pair is not None
             texts.append(row.text)
             if row.pair is not None:
                 texts.append(row.pair)
@@ -185,6 +195,7 @@ def _write(
         "tokens": total,
         "texts": texts,
         "paired": paired,
+        "labels": None if array is None else [array.dtype.str, *array.shape],
         "label_names": names,
         "facts": {**facts(), **label_facts},
     }
@@ -201,16 +212,16 @@ def _open(folder: Path) -> TokenStore | None:
             and (folder / "tokens.bin").stat().st_size == meta["tokens"] * dtype.itemsize
             and (folder / "starts.bin").stat().st_size == (meta["texts"] + 1) * 8
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        whole, meta, dtype = False, {}, np.dtype(np.uint16)
+        array = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False) if meta["labels"] else None
+        whole = whole and (array is None or [array.dtype.str, *array.shape] == meta["labels"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        whole, meta, dtype, array = False, {}, np.dtype(np.uint16), None
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     empty = np.zeros(0, dtype)
     tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r") if meta["tokens"] else empty
     starts = np.memmap(folder / "starts.bin", dtype=np.int64, mode="r")
-    labels = folder / "labels.npy"
-    array = np.load(labels, mmap_mode="r", allow_pickle=False) if labels.exists() else None
     return TokenStore(tokens, starts, meta["paired"], array, meta["label_names"], meta["facts"])
 
 
@@ -271,4 +282,4 @@ class _LabelGatherer:
 
 def _label_key(name: str) -> tuple[int, float, str]:
     """Whole numbers in their own order, before all words."""
-    return (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0.0, name)
+    return (0, int(name), name) if _WHOLE_NUMBER.fullmatch(name) else (1, 0.0, name)
