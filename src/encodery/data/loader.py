@@ -76,6 +76,7 @@ class StreamedWindows:
         label_names: list[str] | None = None,
         paired: bool = False,
     ) -> None:
+        assert labels not in ("class", "classes") or label_names is not None, "each window would number its own labels"
         self.read = read
         self.tokenizer = tokenizer
         self.seed = seed
@@ -156,6 +157,7 @@ class Prefetched:
 
     def __init__(self, source: Iterator[tuple[Batch, Place]], ahead: int = 4) -> None:
         self.waited = 0.0
+        self._ended = False
         self._queue: queue.Queue[tuple[Batch, Place] | BaseException | None] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
@@ -180,16 +182,20 @@ class Prefetched:
         return False
 
     def __iter__(self) -> Iterator[tuple[Batch, Place]]:
-        while True:
+        while not self._ended:
             begin = time.perf_counter()
             item = self._queue.get()
             self.waited += time.perf_counter() - begin
             if item is None:
-                return
+                break
             if isinstance(item, BaseException):
+                self._ended = True
                 raise item
             yield item
+        self._ended = True
 
     def close(self) -> None:
+        """Stop the thread; whoever still asks for items gets no more. Closing twice is harmless."""
         self._stopped.set()
+        self._ended = True
         self._thread.join(timeout=5)
