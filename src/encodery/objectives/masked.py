@@ -73,11 +73,10 @@ class Masked:
         wanted = round(self.share_at(progress) * int(candidates.sum()))
         if candidates.any():
             wanted = max(1, wanted)
-        chosen = self._choose(batch, candidates, wanted, rng)
         capacity = self._capacity(ids.size)
+        chosen = self._choose(batch, candidates, min(wanted, capacity), capacity, rng)
         at = np.zeros(capacity, dtype=np.int64)
         target = np.full(capacity, IGNORED, dtype=np.int64)
-        chosen = chosen[:capacity]
         at[: chosen.size], target[: chosen.size] = chosen, ids[chosen]
         hidden = ids.copy()
         hidden[chosen] = self._corrupted(ids[chosen], rng)
@@ -101,8 +100,10 @@ class Masked:
         most = max(self.share_at(0.0), self.share_at(1.0))
         return min(positions, max(8, -(-round(most * positions) // 32) * 32))
 
-    def _choose(self, batch: Batch, candidates: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-        """Flat positions to hide, sorted: about `wanted` of the candidates."""
+    def _choose(
+        self, batch: Batch, candidates: np.ndarray, wanted: int, capacity: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Flat positions to hide, sorted: about `wanted` of the candidates, never more than `capacity`."""
         if self.config.unit == "token":
             places = np.flatnonzero(candidates)
             return np.sort(rng.choice(places, size=min(wanted, places.size), replace=False))
@@ -113,7 +114,13 @@ class Masked:
         word = np.cumsum(starts) - 1
         words = np.unique(word[candidates])
         hidden_words = self._pick_words(words, word, candidates, wanted, rng)
-        return np.flatnonzero(candidates & np.isin(word, hidden_words))
+        chosen = np.flatnonzero(candidates & np.isin(word, hidden_words))
+        if capacity < chosen.size:
+            # The last word picked went past the room: it stays visible rather than half hidden, unless it is alone
+            # (text without word borders), when its first tokens are hidden.
+            fewer = np.flatnonzero(candidates & np.isin(word, hidden_words[:-1]))
+            chosen = fewer if fewer.size else chosen[:capacity]
+        return chosen
 
     def _pick_words(
         self,
