@@ -76,7 +76,7 @@ class Supervised:
         smoothing = self.config.label_smoothing
         documents = torch.tensor(float(batch.layout.documents))
         if self.config.kind == "regress":
-            wanted = (label.float() - self.center) / self.scale
+            wanted = ((label.double() - self.center) / self.scale).float()
             return Loss((logits_NC[:, 0] - wanted).square().sum(), documents)
         weights = None if self.weights is None else self.weights.to(logits_NC.device)
         if self.config.kind == "multilabel":
