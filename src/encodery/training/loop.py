@@ -197,9 +197,10 @@ class Fit:
             state.tokens += batch.layout.real_tokens
             state.positions += batch.layout.positions
             state.place = following
-        share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
-        self._check(total, norm)
-        if self.averaged is not None:
+        share, norm = 0.0, math.nan
+        if math.isfinite(total):
+            share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
+        if self._sound(total, norm) and self.averaged is not None:
             self.averaged.update(self.model)
         state.step += 1
         state.seconds = self._elapsed()
@@ -213,11 +214,11 @@ class Fit:
             "gradient_norm": norm,
         }
 
-    def _check(self, total: float, norm: float) -> None:
+    def _sound(self, total: float, norm: float) -> bool:
         """A step whose loss or gradient is not a number changes nothing; many in a row end the run."""
         if math.isfinite(total) and math.isfinite(norm):
             self.state.skipped = 0
-            return
+            return True
         self.optimizers.zero_grad()
         self.state.skipped += 1
         if self.state.skipped >= MOST_SKIPPED:
@@ -227,6 +228,7 @@ class Fit:
                 fix="lower training.optim.lr, raise training.optim.warmup, or set training.precision=fp32; "
                 "the last checkpoint is kept and 'resume' goes on from it",
             )
+        return False
 
     def _validation_due(self) -> bool:
         if self.validate is None or not self.config.validations:
@@ -249,6 +251,8 @@ class Fit:
         state.validated_progress = self.progress
         state.validated_step = state.step
         score = scores["score"]
+        if not math.isfinite(score):
+            score = -math.inf  # worse than all others; nan would compare with none
         if state.best_score is None or state.best_score < score:
             state.best_score, state.best_step, state.without_gain = score, state.step, 0
             self.best = {name: value.clone() for name, value in self._candidate().items()}
