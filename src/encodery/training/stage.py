@@ -83,11 +83,7 @@ class Stage:
         return fit.final_weights()
 
     def _step_hook(self, journal: Journal) -> Callable[[dict[str, Any]], None]:
-        every = 1
-        last_written = self.fit.state.step
-
         def on_step(row: dict[str, Any]) -> None:
-            nonlocal every, last_written
             state, done = self.fit.state, max(self.fit.progress, 1e-9)
             expected = state.step / min(1.0, done)
             every = max(1, int(expected / _JOURNALLED_STEPS))
@@ -97,9 +93,9 @@ class Stage:
                 "wait_share": state.waited / seconds,
                 "padding_share": 1 - state.tokens / max(1, state.positions),
             }
-            if every <= state.step - last_written:
+            # Which steps are written follows from the step alone: a resumed run writes the same ones.
+            if state.step == 1 or state.step % every == 0:
                 journal.write("step", **row, **extra)
-                last_written = state.step
             self.progress.update(
                 state.step,
                 done=min(1.0, done),
@@ -144,6 +140,7 @@ class Stage:
     def _restore(self, journal: Journal) -> None:
         found = latest_checkpoint(self.checkpoints) if self.checkpoints.exists() else None
         if found is None:
+            journal.truncate_after(0)  # a run that was killed before its first checkpoint begins anew
             journal.write("start", title=self.title)
             return
         for line in found.rejected:
@@ -162,7 +159,8 @@ class Stage:
             ) from error
         if fit.averaged is not None and parts["averaged"] is not None:
             fit.averaged.updates = parts["averaged"][0]
-            fit.averaged.weights = dict(parts["averaged"][1])
+            for name, value in parts["averaged"][1].items():
+                fit.averaged.weights[name].copy_(value)
         fit.best = parts["best"]
         fit.state = _state_from(saved["state"])
         journal.truncate_after(fit.state.step)
