@@ -1,0 +1,113 @@
+"""Small things that many tests need: texts, a tokenizer, rows and models, made from fixed seeds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encodery.batch import Batch, layout_of
+from encodery.data.sources import Row
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from encodery.model import Model, ModelConfig
+
+torch.set_num_threads(1)
+
+GOOD = "bright lovely warm kind honest gentle splendid clever".split()
+BAD = "dull cruel cold rotten bitter shabby dreadful clumsy".split()
+PLAIN = "the a film story actor house river morning child teacher walked found saw with under over and then".split()
+
+
+def make_texts(number: int, *, seed: int = 0, most_words: int = 30) -> list[tuple[str, str]]:
+    """(text, label) whose label can be told from its words; lengths vary."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        label = rng.choice(["good", "bad"])
+        words = [rng.choice(PLAIN) for _ in range(rng.randint(2, most_words))]
+        for _ in range(max(1, len(words) // 4)):
+            words.insert(rng.randrange(len(words) + 1), rng.choice(GOOD if label == "good" else BAD))
+        rows.append((" ".join(words), label))
+    return rows
+
+
+def make_rows(number: int, *, seed: int = 0, most_words: int = 30) -> list[Row]:
+    texts = make_texts(number, seed=seed, most_words=most_words)
+    return [Row(text, None, label, f"rows.txt:{place + 1}") for place, (text, label) in enumerate(texts)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A WordPiece tokenizer of about 200 tokens."""
+    return train_tokenizer([text for text, _ in make_texts(400)], TokenizerConfig(vocab_size=200), seed=1)
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return make_rows(120)
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    """Width 32, depth 2; keys of the encoder, and `vocab_size`, `readout`, can be changed."""
+    vocab_size = changes.pop("vocab_size", 50)
+    readout = changes.pop("readout", {"kind": "word"})
+    encoder = {"width": 32, "depth": 2, "heads": 4, "mlp_width": 48, "max_length": 64, "drop_rate": 0.0, **changes}
+    return ModelConfig.model_validate(
+        {"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout}
+    )
+
+
+def tiny_model(seed: int = 0, **changes: Any) -> Model:
+    """A model whose weights are large enough that every part matters to the result."""
+    model = Model(tiny_config(**changes)).initialise(seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    return model.eval()
+
+
+def batch_of(rows: list[list[np.ndarray]], length: int, pad_id: int = 0) -> Batch:
+    """Documents (arrays of ids), row by row, as a Batch."""
+    layout = layout_of([[ids.size for ids in row] for row in rows], length)
+    ids = np.full(layout.positions, pad_id, dtype=np.int64)
+    for start, document in zip(layout.starts.tolist(), [ids for row in rows for ids in row]):
+        ids[start : start + document.size] = document
+    number = layout.documents
+    return Batch(
+        values={
+            "ids": torch.from_numpy(ids),
+            "segment": torch.zeros(layout.positions, dtype=torch.int64),
+            "starts_word": torch.ones(layout.positions, dtype=torch.bool),
+        },
+        layout=layout,
+        uids=np.arange(number),
+        parts=np.zeros(number, np.int64),
+    )
+
+
+def documents_of(lengths: list[int], *, vocab_size: int = 50, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(5, vocab_size, size=length) for length in lengths]
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes n labelled rows as JSON lines and gives the path."""
+    import json
+
+    def write(name: str, number: int, *, seed: int = 0, most_words: int = 30) -> Path:
+        path = tmp_path / name
+        lines = [
+            json.dumps({"text": text, "label": label})
+            for text, label in make_texts(number, seed=seed, most_words=most_words)
+        ]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,237 @@
+"""The promises of the house: what must hold for every pattern, position, norm, pooling and kernel."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import batch_of, documents_of, tiny_model
+from encodery.batch import Batch, layout_of
+from encodery.encoders.attention import attend_fused, attend_plain
+from encodery.encoders.patterns import Pattern, attention_bias
+from encodery.model import Model
+from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.objectives.supervised import Supervised, SupervisedConfig
+
+PATTERNS: list[dict[str, Any]] = [
+    {"pattern": "full"},
+    {"pattern": "causal"},
+    {"pattern": "window", "window": 3},
+    {"pattern": "window", "window": 2, "global_every": 2},
+]
+POSITIONS = ["none", "sinusoidal", "learned", "rotary"]
+SHAPES: list[dict[str, Any]] = [
+    {"norm": norm, "norm_place": place, "activation": activation, "bias": bias}
+    for (norm, place), (activation, bias) in product(
+        product(["layernorm", "rmsnorm"], ["pre", "post"]),
+        [("relu", True), ("gelu", True), ("silu", False), ("geglu", True), ("swiglu", False)],
+    )
+]
+ENCODERS = [{**pattern, "positions": positions} for pattern, positions in product(PATTERNS, POSITIONS)] + SHAPES
+POOLINGS = ["first", "mean", "max", "attention"]
+LENGTHS = [13, 4, 1, 9, 16, 7, 2, 11]
+
+
+def named(encoder: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in encoder.values())
+
+
+every_encoder = pytest.mark.parametrize("encoder", ENCODERS, ids=named)
+
+
+def answers(model: Model, batch: Batch) -> list[torch.Tensor]:
+    """Vectors of each document, in order."""
+    with torch.inference_mode():
+        vectors = model.encode(batch).vectors
+    layout = batch.layout
+    return [vectors[start : start + size] for start, size in zip(layout.starts.tolist(), layout.lengths.tolist())]
+
+
+def packed(documents: list[np.ndarray], length: int = 32) -> Batch:
+    """Documents into rows, first fit in order."""
+    rows: list[list[np.ndarray]] = [[]]
+    for ids in documents:
+        if sum(other.size for other in rows[-1]) + ids.size > length:
+            rows.append([])
+        rows[-1].append(ids)
+    return batch_of(rows, length)
+
+
+@every_encoder
+def test_packed_equals_padded(encoder: dict[str, Any]) -> None:
+    """Row 4 of the complaints: documents that share a row never see each other."""
+    model, documents = tiny_model(**encoder), documents_of(LENGTHS)
+    together = answers(model, packed(documents))
+    alone = answers(model, batch_of([[ids] for ids in documents], 32))
+    for ids, one, other in zip(documents, together, alone):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        # Alone in a batch without any padding at all.
+        (bare,) = answers(model, batch_of([[ids]], ids.size))
+        torch.testing.assert_close(one, bare, atol=1e-5, rtol=1e-5)
+
+
+@every_encoder
+def test_a_neighbour_never_changes_me(encoder: dict[str, Any]) -> None:
+    """Rows 4, 5 and 23: in the same shapes other documents leave every bit of mine as it is."""
+    model, documents = tiny_model(**encoder), documents_of(LENGTHS)
+    others = documents_of(LENGTHS, seed=9)
+    others[3] = documents[3]
+    assert not np.array_equal(others[2], documents[2])
+    mine, again = answers(model, packed(documents))[3], answers(model, packed(others))[3]
+    assert torch.equal(mine, again)
+    # Neither do more neighbours, nor padding of another kind.
+    layout_alone = answers(model, batch_of([[], [documents[3]], []], 32, pad_id=7))[0]
+    torch.testing.assert_close(mine, layout_alone, atol=2e-6, rtol=1e-6)
+
+
+@every_encoder
+def test_permuting_documents_permutes_the_answers(encoder: dict[str, Any]) -> None:
+    model, documents = tiny_model(**encoder), documents_of(LENGTHS)
+    order = np.random.default_rng(3).permutation(len(documents))
+    straight = answers(model, packed(documents))
+    permuted = answers(model, packed([documents[place] for place in order]))
+    for place, vector in zip(order, permuted):
+        torch.testing.assert_close(vector, straight[place], atol=1e-5, rtol=1e-5)
+
+
+@every_encoder
+def test_every_parameter_gets_a_gradient(encoder: dict[str, Any]) -> None:
+    """No parameter is left out. Only a bias of keys alone would have none, and queries, keys and values share one."""
+    model = tiny_model(**encoder).train()
+    objective = Masked(MaskedConfig(share=0.5), vocab_size=50, mask_id=4, special_ids=frozenset(range(5)))
+    batch = objective.prepare(packed(documents_of(LENGTHS)), np.random.default_rng(0), 0.0)
+    objective.loss(model(batch), batch).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_parameter_of_a_document_readout_gets_a_gradient(pooling: str, hidden: bool) -> None:
+    model = tiny_model(readout={"kind": "document", "pooling": pooling, "outputs": 3, "hidden": hidden}).train()
+    batch = labelled(packed(documents_of(LENGTHS)), 3)
+    objective = Supervised(SupervisedConfig(), labels=["a", "b", "c"])
+    objective.loss(model(batch), batch).total.backward()
+    for name, parameter in model.named_parameters():
+        if name == "readout.pooling.score.bias":  # a softmax does not see what is added to all of its scores
+            continue
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_document_answers_do_not_depend_on_neighbours(pooling: str) -> None:
+    """Rows 4 and 23, after the readout; a neighbour with huge scores would show in a softmax over the batch."""
+    model = tiny_model(readout={"kind": "document", "pooling": pooling, "outputs": 3})
+    with torch.no_grad():
+        if pooling == "attention":
+            model.readout.pooling.score.weight.mul_(400)  # type: ignore[union-attr]
+    documents = documents_of(LENGTHS)
+    with torch.inference_mode():
+        together = model(packed(documents))
+        for number, ids in enumerate(documents):
+            alone = model(batch_of([[ids]], ids.size))
+            torch.testing.assert_close(together.logits[number], alone.logits[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(together.vectors[number], alone.vectors[0], atol=1e-5, rtol=1e-5)
+
+
+def labelled(batch: Batch, classes: int) -> Batch:
+    label = torch.from_numpy(np.arange(batch.layout.documents) % classes)
+    return Batch(batch.values, batch.layout, {**batch.truth, "label": label}, batch.uids, batch.parts)
+
+
+@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("encoder", [ENCODERS[3], ENCODERS[7], ENCODERS[8], ENCODERS[14], SHAPES[5]], ids=named)
+def test_padding_never_gives_nan(
+    encoder: dict[str, Any], dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 5: rows of padding only, in forward and backward, for every pattern and kernel."""
+    monkeypatch.setattr("encodery.encoders.attention.PLAIN_UP_TO", 10_000 if kernel == "plain" else 0)
+    model = tiny_model(**encoder).train()
+    objective = Masked(MaskedConfig(share=0.5), vocab_size=50, mask_id=4, special_ids=frozenset(range(5)))
+    (document,) = documents_of([9])
+    for rows in ([[document], [], []], [[], [], []]):
+        batch = objective.prepare(batch_of(rows, 16), np.random.default_rng(0), 0.0)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            states = model.encode(batch)
+            loss = objective.loss(model.readout(states, batch), batch)
+        assert torch.isfinite(states.vectors).all()
+        assert torch.isfinite(loss.total)
+        loss.total.backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        if not any(rows):
+            assert int(loss.count) == 0 and float(loss.total.detach()) == 0.0
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_batch_without_documents_has_no_answers(pooling: str) -> None:
+    model = tiny_model(readout={"kind": "document", "pooling": pooling, "outputs": 3})
+    output = model(batch_of([[], []], 16))
+    assert output.logits is not None and output.logits.shape == (0, 3)
+
+
+def naive_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: list[list[int]], pattern: Pattern):
+    """softmax(Q K^T / sqrt(K)) V by loops over single numbers, in float64."""
+    result = torch.zeros(v.shape, dtype=torch.float64)
+    for b, sizes in enumerate(rows):
+        begin = 0
+        for size in sizes:
+            for h in range(q.shape[1]):
+                for t in range(size):
+                    seen = [
+                        s
+                        for s in range(size)
+                        if pattern.name == "full"
+                        or (pattern.name == "causal" and s <= t)
+                        or (pattern.name == "window" and abs(s - t) <= pattern.radius)
+                    ]
+                    query = q[b, h, begin + t].double()
+                    scores = [float(query @ k[b, h, begin + s].double()) / math.sqrt(q.shape[-1]) for s in seen]
+                    highest = max(scores)
+                    weights = [math.exp(score - highest) for score in scores]
+                    for s, weight in zip(seen, weights):
+                        result[b, h, begin + t] += weight / sum(weights) * v[b, h, begin + s].double()
+            begin += size
+    return result
+
+
+@pytest.mark.parametrize("pattern", [Pattern(), Pattern("causal"), Pattern("window", 2)], ids=lambda p: p.name)
+def test_every_kernel_equals_attention_written_out(pattern: Pattern) -> None:
+    rows = [[5, 3, 2], [10], [1, 4]]
+    layout = layout_of(rows, 12)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 12, 8, generator=generator, requires_grad=True) for _ in range(3))
+    bias = attention_bias(layout, pattern, torch.float32)
+    expected = naive_attention(q.detach(), k.detach(), v.detach(), rows, pattern)
+    real = (layout.document >= 0).view(3, 1, 12, 1)
+    gradients = []
+    for kernel in (attend_plain, attend_fused):
+        found = kernel(q, k, v, bias, 0.0)
+        torch.testing.assert_close((found * real).double(), expected, atol=1e-6, rtol=1e-5)
+        gradients.append(torch.autograd.grad((found * real).square().sum(), [q, k, v]))
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@every_encoder
+def test_save_load_save_is_identical(encoder: dict[str, Any]) -> None:
+    """The same config and weights make the same model: no state hides outside of the weights."""
+    model, batch = tiny_model(**encoder), packed(documents_of(LENGTHS))
+    twin = Model(type(model.config).model_validate(model.config.model_dump(mode="json"))).initialise(77).eval()
+    twin.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
+    assert all(torch.equal(one, other) for one, other in zip(answers(model, batch), answers(twin, batch)))
+
+
+def test_scoring_first_does_not_spoil_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that was scored under inference mode keeps its masks; a training step may use them."""
+    monkeypatch.setattr("encodery.encoders.attention.PLAIN_UP_TO", 0)
+    model, batch = tiny_model(), labelled(packed(documents_of(LENGTHS)), 2)
+    with torch.inference_mode():
+        model.encode(batch)
+    model.encode(batch).vectors.sum().backward()
