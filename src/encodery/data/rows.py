@@ -120,6 +120,11 @@ class RowMaker:
         return _class(found, ledger.NOT_ONE_LABEL)
 
 
+def readable(text: str) -> bool:
+    """Whether there is anything in a text that a person could read; not so for blanks and NUL characters alone."""
+    return _VISIBLE.search(text) is not None
+
+
 def _there(name: str, value: dict[str, Any]) -> str:
     return f"no '{name}'; the row has {', '.join(repr(key) for key in value) or 'no columns'}"
 

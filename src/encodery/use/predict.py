@@ -56,8 +56,7 @@ class Predictor:
         while block := list(islice(stream, TEXTS_AT_ONCE)):
             store = self._store(block, done)
             done += len(block)
-            logits = row_logits(self.trained.model, self._loader(store), store.rows, self.dtype)
-            yield from self._answers(probabilities(self.trained.task, logits), top)
+            yield from self._answers(probabilities(self.trained.task, self.logits(store)), top)
 
     def embed(self, texts: Iterable[Text], *, normalise: bool = True) -> np.ndarray:
         """The mean of a text's vectors, (texts, D) float32, in order; of length 1 when `normalise`."""
@@ -74,11 +73,16 @@ class Predictor:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
+    def logits(self, store: TokenStore) -> np.ndarray:
+        """What the readout says of each row of a tokenised store, (rows, C) float32."""
+        return row_logits(self.trained.model, self.loader(store), store.rows, self.dtype)
+
     def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
         rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
         return store_in_memory(rows, self.trained.tokenizer)
 
-    def _loader(self, store: TokenStore) -> Loader:
+    def loader(self, store: TokenStore) -> Loader:
+        """Batches of a tokenised store, in order."""
         maker = self.trained.maker()
         row = longest_row(maker.max_length)
         budget = -(-self.batch_tokens // row) * row
@@ -99,7 +103,7 @@ class Predictor:
 
         bf16 = self.dtype != torch.float32
         with torch.inference_mode(), torch.autocast(device.type, self.dtype, enabled=bf16):
-            for batch, _ in self._loader(store).epoch(Place()):
+            for batch, _ in self.loader(store).epoch(Place()):
                 add(batch)
         return (total / weight[:, None]).astype(np.float32)
 
