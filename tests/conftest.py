@@ -18,9 +18,28 @@ from encodery.model import Model, ModelConfig
 
 torch.set_num_threads(1)
 
-GOOD = "bright lovely warm kind honest gentle splendid clever".split()
-BAD = "dull cruel cold rotten bitter shabby dreadful clumsy".split()
-PLAIN = "the a film story actor house river morning child teacher walked found saw with under over and then".split()
+GOOD = ["bright", "lovely", "warm", "kind", "honest", "gentle", "splendid", "clever"]
+BAD = ["dull", "cruel", "cold", "rotten", "bitter", "shabby", "dreadful", "clumsy"]
+PLAIN = [
+    "the",
+    "a",
+    "film",
+    "story",
+    "actor",
+    "house",
+    "river",
+    "morning",
+    "child",
+    "teacher",
+    "walked",
+    "found",
+    "saw",
+    "with",
+    "under",
+    "over",
+    "and",
+    "then",
+]
 
 
 def make_texts(number: int, *, seed: int = 0, most_words: int = 30) -> list[tuple[str, str]]:
@@ -57,9 +76,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
     vocab_size = changes.pop("vocab_size", 50)
     readout = changes.pop("readout", {"kind": "word"})
     encoder = {"width": 32, "depth": 2, "heads": 4, "mlp_width": 48, "max_length": 64, "drop_rate": 0.0, **changes}
-    return ModelConfig.model_validate(
-        {"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout}
-    )
+    return ModelConfig.model_validate({"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout})
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> Model:
