@@ -19,7 +19,7 @@ LABEL ?=
 MINE := my-recipe.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint docs bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without
 	@$(BIN)/ruff format --check .
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.installed ## Draw the parts of README and docs that come from the code anew
+	@$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.installed ## How to measure quality and speed anew (minutes to hours each)
 	@for page in bench/*/README.md; do echo "== $$page"; cat "$$page"; done

@@ -1,0 +1,201 @@
+"""What README and the pages say is true: blocks run, recipes load, commands, links and drawn parts exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import typer
+import yaml
+
+from encodery.cli import app
+from encodery.config import load_config
+from encodery.training.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Laid over whatever a page trains, so that it takes seconds.
+SMALL = [
+    "encoder=tiny",
+    "encoder.max_length=64",
+    "encoder.depth=1",
+    "tokenizer.vocab_size=300",
+    "training.budget=10 steps",
+    "training.batch_tokens=256",
+    "evaluation.resamples=100",
+]
+SMALL_PRETRAINING = ["pretrain.training.budget=5 steps", "pretrain.training.batch_tokens=256"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, its text, and the `<!-- test: ... -->` line above it."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(*languages: str) -> Iterator[Block]:
+    fence = re.compile(r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+    for page in PAGES:
+        content = page.read_text(encoding="utf-8")
+        for found in fence.finditer(content):
+            if found["language"] in languages:
+                line = content.count("\n", 0, found.start("text")) + 1
+                yield Block(page, line, found["language"], found["text"], found["note"] or "")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of a shell block as words, comments left out."""
+    return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up data of the names that the pages use."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(1)
+    topics = {"delivery": ["parcel", "van", "late", "lost"], "payment": ["card", "bill", "twice", "refund"]}
+    lines = ["text,topic"]
+    for _ in range(120):
+        topic = str(rng.choice(list(topics)))
+        words = [*rng.choice(topics[topic], size=int(rng.integers(2, 5))), *rng.choice(["my", "the", "please"], size=3)]
+        lines.append(f"{' '.join(rng.permutation(words))},{topic}")
+    (folder / "my.csv").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "more-text.txt").write_text("\n".join(line.split(",")[0] for line in lines[1:]), encoding="utf-8")
+    (folder / "messages.txt").write_text("my parcel is late\nthe card was charged twice\n", encoding="utf-8")
+    return folder
+
+
+def run(words: list[str], folder: Path) -> str:
+    """Run `encodery ...` in `folder`; what it printed."""
+    assert words[0] == "encodery", f"not a command of ours: {words[0]}"
+    if words[1] == "train":
+        has_pretraining = "pretrain" in yaml.safe_load((folder / words[2]).read_text(encoding="utf-8"))
+        words = [*words, *SMALL, *(SMALL_PRETRAINING if has_pretraining else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "encodery", *words[1:]], cwd=folder, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, f"{shlex.join(words)} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def mine(place: Path) -> Path:
+    """`place` after README's first use: new, train, predict, with tiny budgets."""
+    (block,) = [block for block in blocks("sh") if block.note == "first use"]
+    said = [run(words, place) for words in commands(block.text)]
+    assert '"label"' in said[-1], "predict answered without a label"
+    return place
+
+
+def test_first_use_of_the_readme(mine: Path) -> None:
+    recipe = (mine / "recipe.yaml").read_text(encoding="utf-8")
+    assert "#" in recipe, "the recipe for one's own file is commented"
+    made = {file.name for file in (mine / "runs" / "mine").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "card.md", "metrics.json", "report.html"} <= made
+
+
+PYTHON = list(blocks("python"))
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_runs(block: Block, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mine)
+    given = yaml.safe_load((mine / "recipe.yaml").read_text(encoding="utf-8"))
+    small = SMALL + (SMALL_PRETRAINING if "pretrain" in given else [])
+    text = block.text.replace('"output=runs/mine-again"', ", ".join(map(repr, ["output=runs/mine-again", *small])))
+    exec(compile(text, str(block), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", list(blocks("yaml")), ids=str)
+def test_recipes_load(block: Block, tmp_path: Path) -> None:
+    """Whole recipes, and parts of one laid over the least that a recipe needs."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    least = {"data": {"train": "my.csv"}}
+    if "objective" not in (yaml.safe_load(block.text) or {}):
+        least["objective"] = "classify"  # type: ignore[assignment]
+    load_config(Recipe, file, [], environment={}, defaults=least)
+
+
+VERBS = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("block", list(blocks("sh")), ids=str)
+def test_commands_exist(block: Block) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for words in commands(block.text):
+        if words[0] == "make":
+            named = [word for word in words[1:] if "=" not in word]
+            assert set(named) <= targets, f"no such target: {shlex.join(words)}"
+        elif words[0] == "encodery":
+            verb = VERBS.commands.get(words[1])  # type: ignore[attr-defined]
+            assert verb is not None, f"no such command: {shlex.join(words)}"
+            known = {name for parameter in verb.params for name in parameter.opts}
+            assert {word for word in words[2:] if word.startswith("-")} <= known, f"no such option: {shlex.join(words)}"
+            if words[1] == "train":
+                defaults = {"data": {"train": "my.csv"}, "objective": "classify", "pretrain": {}}
+                load_config(Recipe, None, words[3:], environment={}, defaults=defaults)
+
+
+def test_predict_as_the_page_says(mine: Path) -> None:
+    """The commands of the page about use, as they stand there."""
+    (block,) = [block for block in blocks("sh") if block.page.name.startswith("07")]
+    said = [run(words, mine) for words in commands(block.text)]
+    assert len(said[0].splitlines()) == 2
+    assert len(said[1].splitlines()) == 2
+    assert '"vector"' in said[2]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_files_named_on_the_pages_exist() -> None:
+    """`training/loop.py` on a page is a file of the package."""
+    for page in PAGES:
+        named = re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8"))
+        roots = (ROOT, ROOT / "src" / "encodery")
+        missing = [name for name in named if not any((root / name).exists() for root in roots)]
+        assert not missing, f"{page.name} names {', '.join(missing)}"
+
+
+def generator() -> ModuleType:
+    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_drawn_parts_are_current() -> None:
+    """The file tree of the README and the keys of a recipe are what the code says."""
+    stale = generator().stale()
+    assert not stale, f"out of date: {', '.join(stale)}; run: python docs/generate.py"
+
+
+def test_every_key_has_a_meaning() -> None:
+    keys = (ROOT / "docs" / "08_recipes.md").read_text(encoding="utf-8").split("<!-- keys -->")[1]
+    silent = [row for row in re.findall(r"^\| `\w+` .*\|  \|$", keys, re.M) if not row.startswith("| `kind`")]
+    assert not silent
