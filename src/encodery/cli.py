@@ -2,128 +2,330 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from encodery.errors import EncoderyError
+from encodery.errors import DataError, EncoderyError
 
+_help_width = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+_looks: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "context_settings": _help_width,
+}
 app = typer.Typer(
     name="encodery",
-    help="Make your own encoder: from raw data to a trained, measured, explained model.",
-    no_args_is_help=True,
+    help="Make your own encoder: from raw data to a trained, measured, explained model.\n\n"
+    "Begin with: encodery new my_texts.csv",
     add_completion=False,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    **_looks,
 )
+inspect = typer.Typer(
+    name="inspect",
+    help="See what will happen before it happens.\n\nExample: encodery inspect data recipes/topics.yaml",
+    **_looks,
+)
+app.add_typer(inspect)
 
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe (YAML).")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Changes to the recipe.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders, globs or hub:owner/name.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, as training wrote it.")]
+TextColumn = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="Column of the text.")]
+LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column of the label.")]
+PairColumn = Annotated[str | None, typer.Option("--pair", metavar="COLUMN", help="Column of the second text.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from encodery import __version__
+
+        typer.echo(f"encodery {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    del version, debug  # --debug is taken out of the arguments by main
+
+
+# -- train -----------------------------------------------------------------------------------------
 
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
+    recipe: RecipeFile,
     overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")] = False,
 ) -> None:
-    """Carry out a recipe: tokenizer, pretraining, fine-tuning, scores, report.
+    """Carry out a recipe, from the tokenizer to the report.
 
     Example: encodery train recipes/topics.yaml training.budget=5m data.train=mine.csv
     """
+    from encodery.printing import show_run
     from encodery.training.start import train as carry_out
 
-    result = carry_out(recipe, *(overrides or []), console=_console(), environment=os.environ, command=_command())
-    _show(result)
+    console = None if quiet else _console()
+    result = carry_out(recipe, *(overrides or []), console=console, environment=os.environ, command=_command())
+    show_run(_console(), result)
 
 
 @app.command()
 def resume(folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.")]) -> None:
-    """Go on with an interrupted run, to the same result as without the interruption.
+    """Go on with an interrupted run.
+
+    The result is the same as without the interruption.
 
     Example: encodery resume runs/topics
     """
+    from encodery.printing import show_run
     from encodery.training.start import resume as go_on
 
-    _show(go_on(folder, console=_console(), command=_command()))
+    show_run(_console(), go_on(folder, console=_console(), command=_command()))
+
+
+# -- before training -------------------------------------------------------------------------------
+
+
+@app.command()
+def new(
+    files: Files,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RECIPE", help="Recipe to write.")] = Path(
+        "recipe.yaml"
+    ),
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="classify, multilabel, regress or masked (no labels).")
+    ] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    pair: PairColumn = None,
+) -> None:
+    """Look at your files and write a commented recipe for them.
+
+    Of several files, those with test, dev or valid in their names become those splits.
+
+    Example: encodery new reviews.csv --output recipes/reviews.yaml
+    """
+    from encodery.printing import show_draft
+    from encodery.training.draft import look_at_files, task_named, write_draft
+
+    draft = look_at_files(files, task=task_named(task), text=text, label=label, pair=pair)
+    show_draft(_console(), draft, write_draft(draft, output))
+
+
+@inspect.command("data")
+def inspect_data(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Rows, labels, lengths, copies, overlaps, bad rows.
+
+    Example: encodery inspect data recipes/topics.yaml data.train=mine.csv
+    """
+    from encodery.printing import show_data
+    from encodery.training.preview_data import look_at_data
+
+    show_data(_console(), look_at_data(_resolved(recipe, overrides)))
+
+
+@inspect.command("model")
+def inspect_model(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a document, for the FLOPs.", min=3)] = None,
+) -> None:
+    """Parameters, FLOPs and memory, part by part.
+
+    Example: encodery inspect model recipes/topics.yaml encoder.preset=small
+    """
+    from encodery.printing import show_model
+    from encodery.training.preview import look_at_model
+
+    show_model(_console(), look_at_model(_resolved(recipe, overrides), length=length))
+
+
+@inspect.command("config")
+def inspect_config(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    help_texts: Annotated[bool, typer.Option("--help-texts", help="Explain every key.")] = False,
+) -> None:
+    """Every value of the recipe and where it comes from.
+
+    Example: encodery inspect config recipes/topics.yaml --help-texts
+    """
+    from encodery.config import explain
+    from encodery.printing import show_config
+
+    show_config(_console(), explain(_resolved(recipe, overrides)), help_texts=help_texts)
+
+
+@inspect.command("batch")
+def inspect_batch(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="Rows of the batch to show.", min=1)] = 4,
+) -> None:
+    """The first batch of every stage, to be read.
+
+    Example: encodery inspect batch recipes/topics.yaml --rows 2
+    """
+    from encodery.printing import show_batch
+    from encodery.training.preview import look_at_batch, stages_of
+
+    resolved = _resolved(recipe, overrides)
+    for stage in stages_of(resolved.config):
+        show_batch(_console(), look_at_batch(resolved, stage), rows=rows)
+
+
+@inspect.command("learning")
+def inspect_learning(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    steps: Annotated[int, typer.Option(help="Most steps on the one batch.", min=10)] = 100,
+) -> None:
+    """Can it learn one batch by heart?
+
+    Trains every stage on one batch alone: the loss must fall near 0. Exits with 5 if it does not.
+
+    Example: encodery inspect learning recipes/topics.yaml
+    """
+    from encodery.printing import show_learning
+    from encodery.training.preview import check_learning, stages_of
+
+    resolved, console = _resolved(recipe, overrides), _console()
+    learned = True
+    for stage in stages_of(resolved.config):
+        with console.status(f"{stage.name}: learning one batch by heart") if console.is_terminal else nullcontext():
+            view = check_learning(resolved, stage, steps=steps)
+        show_learning(console, view)
+        learned = learned and view.learned
+    if not learned:
+        raise typer.Exit(5)
+
+
+@app.command()
+def tokenizer(
+    files: Files,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .json file, or a folder for it.")] = Path(
+        "tokenizer.json"
+    ),
+    kind: Annotated[str | None, typer.Option(help="wordpiece, bpe, byte_bpe, unigram, bytes or characters.")] = None,
+    vocab_size: Annotated[str | None, typer.Option(metavar="TOKENS", help="Largest vocabulary.")] = None,
+    language: Annotated[str | None, typer.Option(metavar="CODE", help="auto, en, de, zh, ja, ...")] = None,
+    max_bytes: Annotated[str | None, typer.Option(metavar="BYTES", help="Text held for training.")] = None,
+    text: TextColumn = None,
+) -> None:
+    """Train a tokenizer on files and measure it on texts kept apart.
+
+    Example: encodery tokenizer corpus.txt --kind unigram --vocab-size 8000 --output tokenizer.json
+    """
+    from encodery.printing import show_tokenizer
+    from encodery.training.vocabulary import make_tokenizer_file
+
+    options = {"kind": kind, "vocab_size": vocab_size, "language": language, "max_bytes": max_bytes}
+    show_tokenizer(_console(), make_tokenizer_file(files, output, options=options, text=text))
+
+
+# -- after training --------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    files: Files,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    pair: PairColumn = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write a report (HTML).")] = None,
+    errors: Annotated[int, typer.Option(help="Worst mistakes to show.", min=0)] = 5,
+) -> None:
+    """Score a model on labelled rows.
+
+    Shows every metric with its 95 % interval, the confusions and the worst mistakes. Columns that are not named are those the model was trained with.
+
+    Example: encodery evaluate runs/topics test.csv --label topic
+    """
+    from encodery.printing import say, show_evaluation
+    from encodery.use.score import Columns, write_evaluation
+    from encodery.use.score import evaluate as score
+
+    record = score(model, files, columns=Columns(text, pair, label), command=_command())
+    console = _console()
+    show_evaluation(console, record, errors=errors)
+    for path in write_evaluation(record, metrics=output, report=report):
+        say(console, f"written: {path}")
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: ModelFolder,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines are read from stdin.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read texts from a file, one a line.")] = None,
     top: Annotated[int | None, typer.Option(help="Only the most probable labels.", min=1)] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Give vectors instead of labels.")] = False,
 ) -> None:
-    """Answer texts with JSON lines, in order. For a model of pairs, the two texts of a line stand apart by a tab.
+    """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
+
+    A line without text is answered with {"error": ...}, so that answers and lines stay side by side; the exit code
+    is 3 when no line at all could be answered.
 
     Example: echo "what a lovely day" | encodery predict runs/topics
     """
+    from encodery.use.lines import answer_lines
     from encodery.use.predict import load
 
-    predictor = load(model)
-    paired = predictor.trained.task.paired
+    if texts and file is not None:
+        raise DataError("texts are given as arguments and with --file", fix="leave out one of them")
     lines = iter(texts) if texts else _lines(file)
-    given = (tuple(line.split("\t", 1)) if paired else line for line in lines)
-    if embed:
-        for vector in predictor.embed(given):  # type: ignore[arg-type]
-            _print_json({"vector": [round(float(number), 6) for number in vector]})
-        return
-    for answer in predictor.stream(given, top=top):  # type: ignore[arg-type]
-        _print_json(answer)
+    given = answered = 0
+    for answer in answer_lines(load(model), lines, top=top, embed=embed):
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        given, answered = given + 1, answered + ("error" not in answer)
+    if given > answered:
+        sys.stderr.write(f"{given - answered:,} of {given:,} lines could not be answered\n")
+    if not given:
+        raise DataError("no texts", fix="give them as arguments, with --file, or on standard input")
+    if not answered:
+        raise typer.Exit(DataError.exit_code)
+
+
+# -- shared ----------------------------------------------------------------------------------------
 
 
 def _lines(file: Path | None) -> Iterator[str]:
-    from encodery.errors import DataError
-
+    """Lines of the file or of standard input; bytes that are no UTF-8 become U+FFFD."""
     if file is None:
         if sys.stdin.isatty():
             raise DataError("no texts", fix="give them as arguments, with --file, or on standard input")
-        yield from (line.rstrip("\r\n") for line in sys.stdin)
+        stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace", newline="\n")
+        yield from (line.rstrip("\r\n") for line in stream)
         return
     try:
-        with file.open(encoding="utf-8", errors="replace") as opened:
+        with file.open(encoding="utf-8", errors="replace", newline="\n") as opened:
             yield from (line.rstrip("\r\n") for line in opened)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}", fix="check the path") from error
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+def _resolved(recipe: Path, overrides: list[str] | None) -> Any:
+    from encodery.config import load_config
+    from encodery.training.recipe import Recipe
 
-
-def _show(result: Any) -> None:
-    """The table of a run and where its files lie."""
-    from rich.table import Table
-
-    from encodery.evaluation.wording import count_text, headline, interval_text, seconds_text, value_text
-
-    record, console = result.record, _console()
-    if record.comparison:
-        table = Table(title=f"{record.name}: {record.main_metric.replace('_', ' ')}")
-        for column in ("", record.main_metric.replace("_", " "), "95 % interval", "parameters", "time"):
-            table.add_column(column, justify="left" if not column else "right")
-        for row in record.comparison:
-            table.add_row(
-                row.name,
-                value_text(row.metric.value, record.main_metric),
-                interval_text(row.metric, record.main_metric),
-                count_text(row.parameters) if row.parameters else "",
-                seconds_text(row.seconds) if row.seconds is not None else "",
-            )
-        console.print(table)
-    elif record.metrics:
-        for name, metric in record.metrics.items():
-            console.print(f"{name.replace('_', ' ')}: {metric['value']:.4f}", highlight=False)
-    for line in [headline(record), *record.diagnoses, *record.notes]:
-        if line:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"model:  {result.folder}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {result.folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    return load_config(Recipe, recipe, overrides or [], environment=os.environ)
 
 
 def _console() -> Any:
@@ -137,19 +339,36 @@ def _command() -> str:
     return " ".join(["encodery", *sys.argv[1:]])
 
 
+def _words(error: BaseException) -> tuple[str, int]:
+    """What to tell the person about an error, and the exit code."""
+    if isinstance(error, EncoderyError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error).lower():
+        return (
+            "there is not enough memory for this\n  to do: lower training.batch_tokens, encoder.preset or "
+            "encoder.max_length (encodery inspect model shows what they cost)",
+            5,
+        )
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full: {error}\n  to do: free some space, or write elsewhere (output=FOLDER)", 5
+        return f"{error}\n  to do: check the path and its permissions", 5
+    return (
+        f"{type(error).__name__}: {error}\n  to do: this is a fault in encodery; run it again with --debug and report "
+        "what it shows",
+        70,
+    )
+
+
 def main() -> None:
-    """Run the command line: a problem the user can mend is one message and an exit code, not a traceback."""
+    """Run the command line: a problem is one message and an exit code, not a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    debug = "--debug" in sys.argv
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    debug = "--debug" in sys.argv[:end]
     if debug:
         sys.argv.remove("--debug")
     try:
         app()
-    except EncoderyError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output went away (`encodery predict ... | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -157,6 +376,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        text, code = _words(error)
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {text}\n")
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,163 @@
+"""The words of a drafted recipe: YAML with every line explained and the alternatives beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from encodery.training.draft import Draft
+
+_WIDTH = 44  # column at which comments begin
+
+
+def recipe_text(draft: Draft, name: str, files: dict[str, list[str]]) -> str:
+    """The recipe for what was seen; `files` are the paths as they are meant from the recipe's folder."""
+    sections = [
+        _head(draft, name),
+        _data(draft, files),
+        _tokenizer(draft),
+        _encoder(draft),
+        _objective(draft),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _line(code: str, comment: str) -> str:
+    """A line of YAML with its comment; where the code is long, the comment goes above it."""
+    if len(code) < _WIDTH - 1:
+        return f"{code:<{_WIDTH}}# {comment}"
+    indent = " " * (len(code) - len(code.lstrip()))
+    return f"{indent}# {comment}\n{code}"
+
+
+def _head(draft: Draft, name: str) -> str:
+    some = f"the first {draft.rows:,}" if not draft.all_rows else f"all {draft.rows:,}"
+    return "\n".join(
+        [
+            f"# Drafted from {some} rows of {draft.files['train'][0]} ({draft.megabytes:.1f} MB, {draft.format}).",
+            "# Look before you train:  encodery inspect data THIS_FILE   (also: model, config, batch, learning)",
+            "# Every key can be changed on the command line: encodery train THIS_FILE training.budget=5m",
+            "",
+            _line(f"name: {quoted(name)}", "the run's folder is runs/NAME; output: FOLDER puts it elsewhere"),
+            _line("seed: 1", "decides all that is random; seeds: 3 runs three times"),
+        ]
+    )
+
+
+def quoted(text: str) -> str:
+    """A text as YAML writes it on one line; `$` of a variable is escaped."""
+    plain = re.fullmatch(r"[A-Za-z_./][\w./\-]*", text) and text.lower() not in {"yes", "no", "true", "false", "null"}
+    safe = text.replace("${", "$${")
+    return safe if plain and text.lower() not in {"on", "off", "y", "n"} else json.dumps(safe, ensure_ascii=False)
+
+
+def _data(draft: Draft, files: dict[str, list[str]]) -> str:
+    lines = ["data:"]
+    for split, why in (
+        ("train", "file, folder, glob or hub:owner/name; also a list of them"),
+        ("validation", "rows that the best weights are chosen by"),
+        ("test", "rows that are scored once, at the end"),
+    ):
+        if split in files:
+            paths = [quoted(path) for path in files[split]]
+            lines.append(_line(f"  {split}: {paths[0] if len(paths) == 1 else '[' + ', '.join(paths) + ']'}", why))
+    if "validation" not in files:
+        lines.append(_line("  validation_share: 0.1", "kept apart from train, by a hash; or validation: FILE"))
+    if "test" not in files:
+        lines.append(_line("  # test: FILE", "rows that are scored once, at the end"))
+    if draft.format not in ("text", "folder") or draft.task != "masked":
+        others = [column for column in draft.columns if column not in (draft.text, draft.pair, draft.label)]
+        also = f" (columns not used: {', '.join(others[:6])})" if others else ""
+        if draft.format != "text":
+            text = quoted(draft.text) if isinstance(draft.text, str) else ", ".join(draft.text)
+            lines.append(_line(f"  text: {text}", f"column of the text; [a, b] joins two{also}"))
+    if draft.pair:
+        lines.append(_line(f"  pair: {quoted(draft.pair)}", "column of the second text of a pair"))
+    if draft.label:
+        lines.append(_line(f"  label: {quoted(draft.label)}", _labels_said(draft)))
+    if draft.task == "multilabel":
+        lines.append(_line(f"  label_separator: {quoted(draft.separator)}", "between several labels in one string"))
+    if draft.pair is None:
+        lines.append(_line("  long: split", "a text over the limit is split and its answers averaged; or cut"))
+    lines.append(_line("  bad_rows: skip", "counted and shown with their lines; refuse stops at the first"))
+    return "\n".join(lines)
+
+
+def _labels_said(draft: Draft) -> str:
+    if not draft.labels:
+        return "column of the number to predict"
+    shown = ", ".join(f"{label[:20]} ({count:,})" for label, count in draft.labels.most_common(3))
+    more = f", and {len(draft.labels) - 3} more" if len(draft.labels) > 3 else ""
+    return f"{len(draft.labels)} labels: {shown}{more}".replace("\n", " ")
+
+
+def _tokenizer(draft: Draft) -> str:
+    size = draft.megabytes
+    vocabulary = 4000 if size < 1 else 8000 if size < 20 else 16_000 if size < 200 else 32_000
+    language = draft.language if draft.language not in ("unknown", "latin") else "auto"
+    return "\n".join(
+        [
+            "tokenizer:",
+            _line("  kind: wordpiece", "or bpe, byte_bpe (never an unknown token), unigram, bytes, characters"),
+            _line(f"  vocab_size: {vocabulary}", f"fits {size:.1f} MB of text; more text bears more"),
+            _line(f"  language: {language}", "rules of normalisation; auto looks at the script"),
+        ]
+    )
+
+
+def _encoder(draft: Draft) -> str:
+    size = draft.megabytes
+    preset = "tiny" if size < 0.5 else "mini" if size < 100 else "small" if size < 2000 else "base"
+    return "\n".join(
+        [
+            "encoder:",
+            _line(f"  preset: {preset}", "tiny 2x128, mini 4x256, small 6x384, base 12x768, large 24x1024"),
+            _line(
+                f"  max_length: {draft.max_length}", f"99 % of the texts have up to {draft.long_tokens} tokens, about"
+            ),
+        ]
+    )
+
+
+def _objective(draft: Draft) -> str:
+    size = draft.megabytes
+    minutes = "1m" if size < 0.5 else "3m" if size < 5 else "10m" if size < 50 else "1h"
+    if draft.task == "masked":
+        return "\n".join(
+            [
+                _line("objective: masked", "hide some tokens, guess them from the rest; needs no labels"),
+                "",
+                "training:",
+                _line(f"  budget: {minutes}", "or 2000 steps, 5M tokens, 3 epochs; the schedule is stretched over it"),
+                _line("  batch_tokens: 2048", "positions of a batch; small batches learn faster at first"),
+                "  optim:",
+                _line("    kind: muon", "learns faster than adamw here"),
+                _line("    schedule: linear", "or cosine, wsd, constant"),
+            ]
+        )
+    epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
+    lines = [
+        _line("pretrain:", "first learn the language, without labels; or remove it"),
+        "  training:",
+        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
+        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
+        "",
+        "objective:",
+        _line(f"  kind: {draft.task}", "classify: one label; multilabel: several; regress: a number"),
+        _line("  pooling: mean", "how a text becomes one vector: mean, first, max, attention"),
+    ]
+    if draft.task != "regress":
+        lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
+    lines += [
+        "",
+        "training:",
+        _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
+        _line("  batch_tokens: 4096", "positions of a batch"),
+        _line("  optim: {lr: 5e-4}", "lower it when the loss jumps"),
+        "",
+        "evaluation:",
+        _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,443 @@
+"""What a recipe will do before it does it: the model's size and cost, the first batch, and whether it can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from encodery.batch import Batch
+from encodery.config import Resolved
+from encodery.data.ledger import Ledger
+from encodery.data.loader import Loader, Place, StoredWindows
+from encodery.data.store import TokenStore, store_in_memory
+from encodery.data.tokenizers import Tokenizer
+from encodery.encoders.transformer import TransformerConfig
+from encodery.errors import DataError
+from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
+from encodery.model import Model, ModelConfig, PartCost, cost_table, count
+from encodery.objectives.masked import IGNORED, Masked, MaskedConfig
+from encodery.objectives.supervised import SupervisedConfig
+from encodery.trained import Trained
+from encodery.training.budget import Budget
+from encodery.training.corpus import TrainingText, sample_lengths
+from encodery.training.finetune import make_supervised
+from encodery.training.journal import Progress
+from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.precision import choose_precision
+from encodery.training.preview_data import reading_of, sample_tokenizer
+from encodery.training.recipe import Recipe
+from encodery.training.run import Run, rounded_budget
+from encodery.training.signals import StopRequest
+
+LOOKED_AT_ROWS = 8192
+"""Rows a first batch is packed from: as many as the loader packs together."""
+
+StageName = Literal["pretraining", "training"]
+
+
+# -- stages ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe, as the preview sees it."""
+
+    name: StageName
+    recipe: Recipe
+    """The recipe with this stage's objective, training and dropout in place, and no other stage."""
+
+    @property
+    def masked(self) -> bool:
+        return isinstance(self.recipe.objective, MaskedConfig)
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Pretraining (when the recipe has it) and the training proper."""
+    own = Stage("training", recipe.model_copy(update={"pretrain": None}))
+    if recipe.pretrain is None:
+        return [own]
+    first = recipe.pretrain
+    update = {
+        "encoder": recipe.encoder.model_copy(update={"drop_rate": first.drop_rate}),
+        "objective": first.objective,
+        "training": first.training,
+        "pretrain": None,
+    }
+    return [Stage("pretraining", recipe.model_copy(update=update)), own]
+
+
+# -- the model -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """Size and cost of one stage's model. Bytes are estimates by the formulas of `training_bytes`."""
+
+    stage: StageName
+    parts: list[PartCost]
+    length: int
+    positions: int
+    accumulate: int
+    training_bytes: dict[str, int]
+    inference_bytes: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def forward_flops(self) -> float:
+        """Per token."""
+        return sum(part.flops for part in self.parts)
+
+
+def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> list[ModelView]:
+    """The model of every stage, built without memory for its weights; no training data is tokenised.
+
+    `length` is that of the documents the FLOPs are counted for, by default 128 tokens or the encoder's limit when
+    that is shorter. The vocabulary is the recipe's largest, unless a tokenizer or a starting point decides it.
+    """
+    recipe, notes = resolved.config, []
+    encoder = recipe.encoder
+    if recipe.start_from is not None:
+        start = Trained.load(resolved.base / recipe.start_from)
+        vocabulary = start.tokenizer.vocab_size
+        encoder, said = taken_sizes(resolved, start)
+        notes += said
+    elif recipe.tokenizer.path is not None:
+        vocabulary = sample_tokenizer(resolved)[0].vocab_size
+    else:
+        vocabulary = {"bytes": 261}.get(recipe.tokenizer.kind, recipe.tokenizer.vocab_size)
+        notes.append(f"Vocabulary of {vocabulary:,} tokens, as the recipe asks; little text may give fewer.")
+    length = min(length or 128, encoder.max_length)
+    views = []
+    for stage in stages_of(recipe):
+        objective, own_notes = stage.recipe.objective, list(notes)
+        if isinstance(objective, MaskedConfig):
+            readout, share = WordReadoutConfig(), objective.share
+        else:
+            outputs, said = _outputs(resolved, objective)
+            own_notes += said
+            readout, share = DocumentReadoutConfig(pooling=objective.pooling, outputs=outputs), 0.0
+        frontend = recipe.frontend.model_copy(update={"vocab_size": vocabulary})
+        with torch.device("meta"):
+            model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout))
+        training = stage.recipe.training
+        positions = rounded_budget(training.batch_tokens, encoder.max_length)
+        views.append(
+            ModelView(
+                stage.name,
+                cost_table(model, length=length, mask_share=share or 0.15),
+                length,
+                positions,
+                training.accumulate,
+                training_bytes(model, training, positions, length, share),
+                inference_bytes(model, positions, length),
+                own_notes,
+            )
+        )
+    return views
+
+
+def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[TransformerConfig, list[str]]:
+    """The encoder of the starting point, and a sentence for every size that the recipe asks otherwise for."""
+    asked, found = resolved.config.encoder, start.model.config.encoder
+    free = {"drop_rate", "attention_drop_rate", "preset"}
+    other = [
+        f"encoder.{name} is {getattr(found, name)} (the recipe says {getattr(asked, name)})"
+        for name in type(asked).model_fields
+        if name not in free
+        and getattr(found, name) != getattr(asked, name)
+        and resolved.sources.get(f"encoder.{name}", "default") != "default"
+    ]
+    if not other:
+        return found, []
+    return found, [f"Sizes come from {resolved.config.start_from}: " + "; ".join(other) + "."]
+
+
+def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig) -> tuple[int, list[str]]:
+    """How many numbers the answer has: from the labels of the first rows."""
+    if objective.kind == "regress":
+        return 1, []
+    try:
+        rows = islice(reading_of(resolved).rows("train"), LOOKED_AT_ROWS)
+        labels = {label for row in rows for label in (row.label if isinstance(row.label, list) else [row.label])}
+    except DataError as error:
+        return 2, [f"Two classes are assumed, because the data cannot be read: {error.given}"]
+    return max(1, len(labels)), []
+
+
+def training_bytes(
+    model: Model, training: TrainingConfig, positions: int, length: int, mask_share: float
+) -> dict[str, int]:
+    """Rough bytes of training in float32 with P = `positions`, T = `length`, width D, inner width I, heads H.
+
+        weights      4 per parameter
+        gradients    4 per parameter
+        optimizer    8 per parameter (AdamW's two moments), 4 for the matrices that Muon trains
+        activations  4 * P * (L * (10 D + 2 I + 2 H T) + 6 D): per block two norms, q k v, mixed and projected
+                     vectors, two sums (10 D), both sides of the activation (2 I), attention scores and shares
+                     (2 H T); plus for masked words 4 * 3 * (share * P) * V for logits, their shares and gradient
+
+    bf16 halves the activations of the blocks but not of the logits.
+    """
+    config = model.config.encoder
+    total = count(model)
+    matrices = 0
+    if training.optim.kind == "muon":
+        matrices = sum(p.numel() for p in model.encoder.blocks.parameters() if p.dim() >= 2)
+    per_block = 10 * config.width + 2 * config.inner_width + 2 * config.heads * length
+    activations = 4 * positions * (config.depth * per_block + 6 * config.width)
+    logits = int(12 * mask_share * positions * model.frontend.words.num_embeddings)
+    return {
+        "weights": 4 * total,
+        "gradients": 4 * total,
+        "optimizer state": 8 * (total - matrices) + 4 * matrices,
+        "activations": activations + logits,
+    }
+
+
+def inference_bytes(model: Model, positions: int, length: int) -> dict[str, int]:
+    """Rough bytes of use: 4 per parameter, and the widest moment of one block, 4 * P * (6 D + 2 I + 2 H T)."""
+    config = model.config.encoder
+    per_block = 6 * config.width + 2 * config.inner_width + 2 * config.heads * length
+    return {"weights": 4 * count(model), "activations": 4 * positions * per_block}
+
+
+# -- the first batch -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A stage made ready on the first rows: what the batch and the learning check both need."""
+
+    stage: Stage
+    tokenizer: Tokenizer
+    described: str
+    objective: Any
+    fit: Fit
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Token:
+    """One position of a batch. `hidden` is what stood there before it was masked."""
+
+    text: str
+    document: int
+    hidden: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """A packed batch to be read: `rows` of tokens (padding left out), and for each document its label."""
+
+    stage: StageName
+    rows: list[list[Token]]
+    length: int
+    documents: int
+    real: int
+    positions: int
+    masked: int
+    labels: list[str]
+    tokenizer: str
+
+    @property
+    def fill(self) -> float:
+        return self.real / self.positions
+
+
+def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False) -> Prepared:
+    """Read the first rows and make the stage's model, objective and loader as a run makes them.
+
+    `smallest` asks for the smallest batch that holds the longest text, and no dropout: for the learning check.
+    Raises as a run would: DataError, WeightsError, ConfigError.
+    """
+    recipe = stage.recipe
+    if smallest:
+        recipe = _quiet(recipe)
+    folder = Path(recipe.output or "runs") / recipe.name
+    run = Run(recipe, resolved.base, folder, Progress(None), StopRequest())
+    run.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run.precision = choose_precision(recipe.training.precision, run.device)
+    start = Trained.load(resolved.base / recipe.start_from) if recipe.start_from else None
+    described = f"that of {recipe.start_from}"
+    tokenizer = start.tokenizer if start else None
+    if tokenizer is None:
+        tokenizer, described = sample_tokenizer(resolved)
+    reading = run.reading()
+    rows = list(islice(reading.rows("train", Ledger()), LOOKED_AT_ROWS))
+    store = store_in_memory(rows, tokenizer, labels=reading.labels)
+    objective = _objective(recipe, store, tokenizer)
+    model = run.build(tokenizer, objective.readout(), recipe.seed, start)
+    if start is None:
+        run.start_words(model, store, recipe.seed)
+    tokens = int(sample_lengths(store, run.max_length, recipe.data.long).sum())
+    text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
+    fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed)
+    batch, _ = next(fit.loader.epoch(Place()))
+    return Prepared(stage, tokenizer, described, objective, fit, batch)
+
+
+def _objective(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer) -> Any:
+    config = recipe.objective
+    if isinstance(config, SupervisedConfig):
+        return make_supervised(config, store)
+    special = frozenset(tokenizer.special_ids)
+    return Masked(config, vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, special_ids=special)
+
+
+def _quiet(recipe: Recipe) -> Recipe:
+    """No dropout, the smallest batch, a constant rate: what a model learns by heart best with."""
+    encoder = recipe.encoder.model_copy(update={"drop_rate": 0.0, "attention_drop_rate": 0.0})
+    objective = recipe.objective
+    if isinstance(objective, SupervisedConfig):
+        objective = objective.model_copy(update={"drop_rate": 0.0, "label_smoothing": 0.0})
+    optim = recipe.training.optim.model_copy(
+        update={"kind": "adamw", "lr": 1e-3, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0}
+    )
+    training = recipe.training.model_copy(
+        update={"batch_tokens": LEARNING_POSITIONS, "accumulate": 1, "optim": optim, "average": 0.0, "validations": 0}
+    )
+    return recipe.model_copy(update={"encoder": encoder, "objective": objective, "training": training})
+
+
+def look_at_batch(resolved: Resolved[Recipe], stage: Stage) -> BatchView:
+    """The first batch of a stage, packed from the first rows of the data (a run shuffles all of them)."""
+    found = prepare(resolved, stage)
+    batch, layout, tokenizer = found.batch, found.batch.layout, found.tokenizer
+    ids = batch.values["ids"].numpy()
+    hidden: dict[int, str] = {}
+    if stage.masked:
+        at, target = batch.truth["at"].numpy(), batch.truth["target"].numpy()
+        real = target != IGNORED
+        hidden = {int(place): tokenizer.token(int(token)) for place, token in zip(at[real], target[real])}
+    document = layout.document.numpy()
+    rows: list[list[Token]] = []
+    for row in range(layout.rows):
+        places = range(row * layout.length, (row + 1) * layout.length)
+        rows.append(
+            [
+                Token(tokenizer.token(int(ids[place])), int(document[place]), hidden.get(place))
+                for place in places
+                if document[place] >= 0
+            ]
+        )
+    return BatchView(
+        stage.name,
+        rows,
+        layout.length,
+        layout.documents,
+        layout.real_tokens,
+        layout.positions,
+        len(hidden),
+        _labels(found),
+        found.described,
+    )
+
+
+def _labels(found: Prepared) -> list[str]:
+    label = found.batch.truth.get("label")
+    if label is None:
+        return []
+    names = found.objective.labels
+    if label.dim() == 2:
+        return [", ".join(names[n] for n in np.flatnonzero(row)) or "none" for row in label.numpy()]
+    if not names:
+        return [f"{number:g}" for number in label.tolist()]
+    return [names[number] for number in label.tolist()]
+
+
+# -- can it learn? ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LearningView:
+    """The overfit-one-batch check of a stage: `losses` of each step on the same batch, `learned` the verdict."""
+
+    stage: StageName
+    losses: list[float]
+    accuracy: float | None
+    documents: int
+    positions: int
+    learned: bool
+    verdict: str
+
+
+class _OneBatch(Loader):
+    """A loader that gives the same batch for ever."""
+
+    def __init__(self, batch: Batch, like: Loader) -> None:
+        super().__init__(like.windows, like.maker, like.budget, like.pad_id, like.seed, False)
+        self._batch = batch
+
+    def epoch(self, place: Place, progress: Callable[[], float] = lambda: 0.0) -> Iterator[tuple[Batch, Place]]:
+        del progress
+        yield self._batch, Place(place.epoch + 1)
+
+
+LEARNING_POSITIONS = 512
+"""Positions of the batch that is learned by heart, rounded up to the longest text: some dozens of texts."""
+LEARNED = 0.1
+"""The loss must end below this share of where it began."""
+
+
+def check_learning(
+    resolved: Resolved[Recipe], stage: Stage, *, steps: int = 100, on_step: Callable[[int, float], None] | None = None
+) -> LearningView:
+    """Train the stage's model on its first batch alone, without dropout: the loss must fall near 0.
+
+    Any model of useful size can learn a few documents by heart. When it cannot, the objective, the labels or the
+    learning rate are broken, and no amount of data would help. It runs through the same loop as a real run.
+    """
+    found = prepare(resolved, stage, smallest=True)
+    losses: list[float] = []
+    accuracies: list[float] = []
+
+    def remember(row: dict[str, Any]) -> None:
+        losses.append(row["loss"])
+        accuracies.append(row["accuracy"])
+        if on_step is not None:
+            on_step(len(losses), row["loss"])
+
+    config = found.fit.config.model_copy(update={"budget": Budget("steps", steps)})
+    loader = _OneBatch(found.batch, found.fit.loader)
+    fit = replace(found.fit, loader=loader, config=config, on_step=remember, stopping=lambda: _settled(losses))
+    fit.advance()
+    kind = stage.recipe.objective.kind
+    learned = min(losses[-3:]) < max(LEARNED * losses[0], 0.02)
+    return LearningView(
+        stage.name,
+        losses,
+        None if kind == "regress" else accuracies[-1],
+        found.batch.layout.documents,
+        found.batch.layout.positions,
+        learned,
+        _verdict(losses, kind, learned),
+    )
+
+
+def _settled(losses: list[float]) -> bool:
+    """Nothing more to see: the last losses are all far below what is asked for."""
+    return len(losses) >= 10 and max(losses[-3:]) < 0.3 * LEARNED * losses[0]
+
+
+def _verdict(losses: list[float], kind: str, learned: bool) -> str:
+    first, last = losses[0], min(losses[-3:])
+    if learned:
+        return "It learns: the loss fell near 0, so data, objective and model fit together."
+    if last < 0.5 * first:
+        return "It learns, but slowly: try more steps here, a higher learning rate, or a wider encoder."
+    if kind == "masked":
+        return "It does not learn: the hidden tokens cannot be told apart. Look at 'encodery inspect batch'."
+    return (
+        "It does not learn: even these few rows cannot be told apart. Are the labels those of these texts, and are "
+        "copies of a text labelled alike? Look at 'encodery inspect batch' and 'encodery inspect data'."
+    )

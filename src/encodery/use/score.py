@@ -1,0 +1,144 @@
+"""A trained model on labelled rows: every metric with its interval, the confusions, the worst mistakes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from encodery.bundle import read_bundle
+from encodery.config import load_config
+from encodery.data.sources import DataConfig, Labels
+from encodery.durable import replace_file
+from encodery.errors import DataError
+from encodery.evaluation.evaluate import masked_loss
+from encodery.evaluation.intervals import Metric
+from encodery.evaluation.record import RunRecord
+from encodery.evaluation.report import render_report
+from encodery.model import count
+from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.training.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
+from encodery.training.recipe import EvaluationConfig
+from encodery.training.results import base_record, detail, diagnoses
+from encodery.training.run import VALIDATION_MASK_SEED
+from encodery.use.predict import Predictor, load
+
+_LABELS: dict[str, Labels] = {"masked": "none", "classify": "class", "multilabel": "classes", "regress": "number"}
+_COLUMNS = ("text", "pair", "label")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the file to read; None: those that the model was trained with."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
+
+def evaluate(
+    folder: str | Path,
+    files: str | Path | Sequence[str | Path],
+    *,
+    columns: Columns = Columns(),
+    evaluation: EvaluationConfig | None = None,
+    seed: int = 1,
+    command: str = "",
+) -> RunRecord:
+    """Score the model in `folder` on the rows of `files` (paths, folders, globs or Hub names).
+
+    Columns that are not named are those of the model's own training. Of a model that is pretrained only, the loss
+    and the share of hidden tokens guessed right are measured, with 15 % of them hidden. Raises WeightsError for a
+    damaged folder; DataError for rows that cannot be read, and for a label that the model does not know.
+    """
+    began = time.perf_counter()
+    predictor = load(folder)
+    task = predictor.trained.task
+    evaluation = evaluation or EvaluationConfig()
+    given = [files] if isinstance(files, str | Path) else list(files)
+    data = _data(Path(folder), [str(file) for file in given], columns, paired=task.paired)
+    labels = _LABELS[task.kind]
+    reading = Reading(data, Path(), seed, labels, Path())
+    held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))
+    if task.kind == "masked":
+        found = _masked(predictor, held)
+    else:
+        logits = predictor.logits(held.store)
+        found = detail(task, logits, held, evaluation, seed)
+        found["diagnoses"] = diagnoses([], None, task, logits)
+    return replace(
+        base_record(_name(folder), task, command),
+        seconds=time.perf_counter() - began,
+        parameters=count(predictor.trained.model),
+        data_facts=_facts(predictor, held),
+        notes=[f"{len(held.rows):,} rows of {', '.join(map(str, given))}."],
+        **found,
+    )
+
+
+def _name(folder: str | Path) -> str:
+    return Path(folder).resolve().name
+
+
+def _data(folder: Path, files: list[str], columns: Columns, *, paired: bool) -> DataConfig:
+    """The files as test data, with the columns asked for over those of the training."""
+    config = read_bundle(folder).metrics.get("config") or {}
+    trained = config.get("data") or {}
+    chosen: dict[str, Any] = {name: trained[name] for name in _COLUMNS if trained.get(name)}
+    if isinstance(trained.get("label_separator"), str):
+        chosen["label_separator"] = trained["label_separator"]
+    chosen |= {name: value for name in _COLUMNS if (value := getattr(columns, name)) is not None}
+    if paired and not chosen.get("pair"):
+        raise DataError("this model was trained on pairs of texts", fix="name the column of the second text: --pair")
+    if not paired and columns.pair is not None:
+        raise DataError("--pair: this model was trained on single texts", fix="leave --pair out")
+    if not paired:
+        chosen.pop("pair", None)
+    sources = [{"path": file} for file in files]
+    given = {**chosen, "train": sources, "test": sources, "validation_share": 0.0}
+    return load_config(DataConfig, None, [], environment={}, defaults=given).config
+
+
+def _masked(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
+    tokenizer = predictor.trained.tokenizer
+    judge = Masked(
+        MaskedConfig(share=0.15),
+        vocab_size=tokenizer.vocab_size,
+        mask_id=tokenizer.mask_id,
+        special_ids=frozenset(tokenizer.special_ids),
+    )
+    loader = replace(predictor.loader(held.store), prepare=judge.prepare, seed=VALIDATION_MASK_SEED)
+    found = masked_loss(predictor.trained.model, loader, judge, predictor.dtype)
+    metrics = {f"masked_{name}": Metric(found[name], None, None).to_dict() for name in ("loss", "accuracy")}
+    return {"metrics": metrics, "main_metric": "masked_accuracy"}
+
+
+def _facts(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
+    limit, task = predictor.trained.model.config.encoder.max_length, predictor.trained.task
+    facts: dict[str, Any] = {
+        "splits": {"scored": length_facts(held.store, limit, task.long)},
+        "lengths": length_histogram(held.store, limit),
+        "bad_rows": [
+            {"where": ", ".join(found["places"][:5]), "why": f"{kind} ({found['count']:,})"}
+            for kind, found in held.ledger.get("problems", {}).items()
+        ],
+    }
+    if "label_counts" in held.store.facts:
+        facts["label_counts"] = held.store.facts["label_counts"]
+    return facts
+
+
+def write_evaluation(record: RunRecord, *, metrics: Path | None, report: Path | None) -> list[Path]:
+    """Write the figures as JSON and the report as HTML, where asked. Raises DataError when a file cannot be written."""
+    contents = {
+        path: render() for path, render in ((metrics, record.to_json), (report, lambda: render_report(record))) if path
+    }
+    for path, content in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, content.encode())
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror}", fix="choose another place") from error
+    return list(contents)
