@@ -21,25 +21,9 @@ torch.set_num_threads(1)
 GOOD = ["bright", "lovely", "warm", "kind", "honest", "gentle", "splendid", "clever"]
 BAD = ["dull", "cruel", "cold", "rotten", "bitter", "shabby", "dreadful", "clumsy"]
 PLAIN = [
-    "the",
-    "a",
-    "film",
-    "story",
-    "actor",
-    "house",
-    "river",
-    "morning",
-    "child",
-    "teacher",
-    "walked",
-    "found",
-    "saw",
-    "with",
-    "under",
-    "over",
-    "and",
-    "then",
-]
+    "the", "a", "film", "story", "actor", "house", "river", "morning", "child",
+    "teacher", "walked", "found", "saw", "with", "under", "over", "and", "then",
+]  # fmt: skip
 
 
 def make_texts(number: int, *, seed: int = 0, most_words: int = 30) -> list[tuple[str, str]]:
