@@ -12,11 +12,21 @@ import pytest
 import torch
 
 from encodery.batch import Batch, layout_of
+from encodery.data.loader import Loader, Place, StoredWindows
+from encodery.data.samples import SampleMaker
 from encodery.data.sources import Row
+from encodery.data.store import LabelKind, store_in_memory
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.model import Model, ModelConfig
+from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.training.corpus import sample_lengths
+from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.precision import Precision
 
 torch.set_num_threads(1)
+
+LABELS_OF: dict[str, LabelKind] = {"masked": "none", "classify": "class"}
 
 GOOD = ["bright", "lovely", "warm", "kind", "honest", "gentle", "splendid", "clever"]
 BAD = ["dull", "cruel", "cold", "rotten", "bitter", "shabby", "dreadful", "clumsy"]
@@ -112,3 +122,43 @@ def text_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def make_fit(
+    tokenizer: Tokenizer,
+    *,
+    rows: list[Row] | None = None,
+    training: dict[str, Any] | None = None,
+    objective: dict[str, Any] | None = None,
+    encoder: dict[str, Any] | None = None,
+    validate: bool = False,
+    seed: int = 3,
+) -> Fit:
+    """A training of the tiny model on made texts, exactly as a run puts one together."""
+    kind = (objective or {}).get("kind", "masked")
+    store = store_in_memory(make_rows(150, seed=2) if rows is None else rows, tokenizer, labels=LABELS_OF[kind])
+    held = store_in_memory(make_rows(40, seed=99), tokenizer, labels=LABELS_OF[kind])
+    judge: Any
+    if kind == "masked":
+        given = {"vocab_size": tokenizer.vocab_size, "mask_id": tokenizer.mask_id}
+        special = frozenset(tokenizer.special_ids)
+        judge = Masked(MaskedConfig.model_validate(objective or {}), **given, special_ids=special)
+    else:
+        judge = Supervised(SupervisedConfig.model_validate(objective), labels=store.label_names)
+    changes = {"vocab_size": tokenizer.vocab_size, "readout": judge.readout().model_dump(), **(encoder or {})}
+    model = Model(tiny_config(**changes)).initialise(seed)
+    config = TrainingConfig.model_validate({"budget": "8 steps", "batch_tokens": 256, **(training or {})})
+    maker = SampleMaker(tokenizer.cls_id, tokenizer.sep_id, 64)
+    loader = Loader(StoredWindows(store, seed=seed), maker, 256, tokenizer.pad_id, seed, True, judge.prepare)
+    scoring = Loader(StoredWindows(held, seed=None), maker, 256, tokenizer.pad_id, 7, False, judge.prepare)
+
+    def score(model: Model) -> dict[str, float]:
+        model.eval()
+        with torch.inference_mode():
+            losses = [judge.loss(model(batch), batch) for batch, _ in scoring.epoch(Place())]
+        loss = sum(float(one.total) for one in losses) / sum(float(one.count) for one in losses)
+        return {"score": -loss, "validation_loss": loss, "metric": 1 / (1 + loss)}
+
+    tokens = int(sample_lengths(store, 64, "split").sum())
+    precision = Precision(torch.float32, "fp32, for the test")
+    return Fit(model, judge, loader, config, precision, seed, tokens, score if validate else None)

@@ -200,9 +200,9 @@ class Fit:
         share, norm = 0.0, math.nan
         if math.isfinite(total):
             share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
+        state.step += 1
         if self._sound(total, norm) and self.averaged is not None:
             self.averaged.update(self.model)
-        state.step += 1
         state.seconds = self._elapsed()
         return {
             "step": state.step,
