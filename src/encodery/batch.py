@@ -138,7 +138,11 @@ class States:
 
 @dataclass(frozen=True)
 class Output:
-    """What a readout gives: `logits` (N, C) or (M, V), or `vectors` (N, D); the other is None."""
+    """What a readout gives: `logits` (N, C) or (M, V), and the pooled `vectors` (N, D) they came from.
+
+    `parts` are the answers that learn apart and whose mean is `logits`; empty when there is only one.
+    """
 
     logits: Tensor | None = None
     vectors: Tensor | None = None
+    parts: tuple[Tensor, ...] = ()

@@ -13,6 +13,7 @@ from encodery.batch import Batch, Output, States
 from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import Pooling, PoolingName
 from encodery.config import Config
+from encodery.heads.lexical import LexicalScores
 
 
 class WordReadoutConfig(Config):
@@ -33,6 +34,10 @@ class DocumentReadoutConfig(Config):
     """Whether a linear layer with tanh stands between the pooled vector and the answer, as in BERT."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
+    ngrams: int = Field(default=0, ge=0, le=5)
+    """Beside the encoder, a linear answer from runs of up to this many tokens; 0: none."""
+    ngram_buckets: int = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
+    """Rows of the table that the runs of tokens are hashed into."""
 
 
 class WordReadout(nn.Module):
@@ -68,16 +73,26 @@ class DocumentReadout(nn.Module):
         self.pooling = Pooling(config.pooling, width)
         self.hidden = nn.Linear(width, width) if config.hidden else None
         self.answer = nn.Linear(width, config.outputs)
+        self.lexical = (
+            LexicalScores(config.outputs, longest=config.ngrams, buckets=config.ngram_buckets)
+            if config.ngrams
+            else None
+        )
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
+        if self.lexical is not None:
+            nn.init.zeros_(self.lexical.weight)
 
     def forward(self, states: States, batch: Batch) -> Output:
-        del batch
         vectors_ND = self.pooling(states)
         x_ND: Tensor = vectors_ND
         # The last step runs in float32: it is tiny, and N changes from batch to batch.
         with torch.autocast(x_ND.device.type, enabled=False):
             if self.hidden is not None:
                 x_ND = torch.tanh(self.hidden(x_ND))
-            return Output(self.answer(F.dropout(x_ND, self.config.drop_rate, self.training)), vectors_ND)
+            logits_NC = self.answer(F.dropout(x_ND, self.config.drop_rate, self.training))
+            if self.lexical is None:
+                return Output(logits_NC, vectors_ND)
+            lexical_NC = self.lexical(batch)
+            return Output((logits_NC + lexical_NC) / 2, vectors_ND, (logits_NC, lexical_NC))

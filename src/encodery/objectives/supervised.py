@@ -8,10 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.bricks.pooling import PoolingName
-from encodery.config import Config
+from encodery.config import Config, Count
 from encodery.heads.readouts import DocumentReadoutConfig
 from encodery.objectives.masked import Loss
 
@@ -27,6 +28,11 @@ class SupervisedConfig(Config):
     """An extra layer with tanh before the answer, as in BERT."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
+    ngrams: int = Field(default=0, ge=0, le=5)
+    """Beside the encoder, a linear answer from runs of up to this many tokens, averaged with the encoder's; it
+    helps when labelled rows are few. 0: none."""
+    ngram_buckets: Count = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
+    """Rows of the table that the runs of tokens are hashed into."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each class in the loss: none, balanced (inverse to its frequency), or a number by label."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -62,6 +68,8 @@ class Supervised:
             outputs=outputs,
             hidden=self.config.hidden,
             drop_rate=self.config.drop_rate,
+            ngrams=self.config.ngrams,
+            ngram_buckets=self.config.ngram_buckets,
         )
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
@@ -69,9 +77,18 @@ class Supervised:
         return batch
 
     def loss(self, output: Output, batch: Batch) -> Loss:
-        """Loss summed over the documents of the batch; `count` is their weight."""
+        """Loss summed over the documents of the batch; `count` is their weight.
+
+        Answers that learn apart (`output.parts`) are scored apart, and their losses added.
+        """
         assert output.logits is not None
-        logits_NC = output.logits.float()
+        if not output.parts:
+            return self._loss(output.logits.float(), batch)
+        found = [self._loss(part.float(), batch) for part in output.parts]
+        joint = self._loss(output.logits.detach().float(), batch)
+        return Loss(torch.stack([loss.total for loss in found]).sum(), joint.count, joint.correct)
+
+    def _loss(self, logits_NC: Tensor, batch: Batch) -> Loss:
         label = batch.truth["label"]
         smoothing = self.config.label_smoothing
         documents = torch.tensor(float(batch.layout.documents))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from encodery.data.loader import Loader, StoredWindows
+from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.samples import SampleMaker
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
@@ -25,7 +25,7 @@ from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
 from encodery.frontends.cooccurrence import cooccurrence_embeddings
-from encodery.heads.readouts import WordReadout
+from encodery.heads.readouts import DocumentReadout, WordReadout
 from encodery.model import Model, ModelConfig, count, load_matching
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
@@ -146,6 +146,13 @@ class Run:
                     seed=seed,
                 )
                 model.frontend.words.weight.copy_(torch.from_numpy(vectors))
+
+    def start_ngrams(self, model: Model, text: TrainingText, tokenizer: Tokenizer) -> None:
+        """The rarity of each n-gram, counted over the training rows."""
+        readout = model.readout
+        if isinstance(readout, DocumentReadout) and readout.lexical is not None:
+            loader = self.loader(text.known, tokenizer, self.recipe.training)
+            readout.lexical.count(batch for batch, _ in loader.epoch(Place()))
 
     # -- reading -----------------------------------------------------------------------------------
 
