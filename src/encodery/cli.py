@@ -99,6 +99,27 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of an interrupted
     show_run(_console(), go_on(folder, console=_console(), command=_command()))
 
 
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its data, recipe and run go.")] = Path("demo"),
+) -> None:
+    """The whole road in minutes, on text that came with the installation.
+
+    Trains a tokenizer, pretrains an encoder, fine-tunes it, measures it beside its baselines, writes a report.
+
+    Example: encodery demo pretrain.training.budget=5m
+    """
+    from encodery.printing import show_run
+    from encodery.training.demo import write_demo
+    from encodery.training.start import train as carry_out
+
+    recipe = write_demo(folder)
+    console = _console()
+    console.print(f"recipe: {recipe}", highlight=False, markup=False)
+    show_run(_console(), carry_out(recipe, *(overrides or []), console=console, command=_command()))
+
+
 # -- before training -------------------------------------------------------------------------------
 
 

@@ -89,7 +89,9 @@ def headline(record: RunRecord) -> str:
     elif name == "exact_match":
         sentence = f"Your encoder gets all labels right for {said} of the {record.split} rows"
     else:
-        sentence = f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the {record.split} rows"
+        sentence = (
+            f"Your encoder reaches {_article(meaning.title)} {meaning.title} of {said} on the {record.split} rows"
+        )
     others = [f"{row.name} {value_text(row.metric.value, name)}" for row in _rivals(record)]
     return sentence + (f"; {', '.join(others)}." if others else ".")
 

@@ -58,13 +58,13 @@ class LexicalScores(nn.Module):
     def _features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Every distinct (document, bucket) of a batch, sorted: two (features,) int64."""
         ids, document = batch.values["ids"], batch.layout.document
-        real = 0 <= document
+        real = document >= 0
         keys = [document[real] * self.buckets + self._bucket(ids)[real]]
         run = ids
         for size in range(2, self.longest + 1):
             run = (run[:-1] * 1_000_003) ^ (ids[size - 1 :] + size * 2_654_435_761)
             start, end = document[: run.numel()], document[size - 1 :]
-            inside = (start == end) & (0 <= start)
+            inside = (start == end) & (start >= 0)
             keys.append(start[inside] * self.buckets + self._bucket(run)[inside])
         distinct = torch.unique(torch.cat(keys))
         return distinct // self.buckets, distinct % self.buckets
