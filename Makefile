@@ -35,7 +35,7 @@ else
 endif
 
 test: lint ## Check everything: style, types, the order of the rooms, then all tests
-	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without the tests
 	@$(BIN)/ruff check .

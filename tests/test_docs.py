@@ -147,12 +147,24 @@ def test_commands_exist(block: Block) -> None:
             assert set(named) <= targets, f"no such target: {shlex.join(words)}"
         elif words[0] == "encodery":
             verb = VERBS.commands.get(words[1])  # type: ignore[attr-defined]
+            if isinstance(verb, typer.core.TyperGroup):
+                verb = verb.commands.get(words.pop(2))
             assert verb is not None, f"no such command: {shlex.join(words)}"
             known = {name for parameter in verb.params for name in parameter.opts}
             assert {word for word in words[2:] if word.startswith("-")} <= known, f"no such option: {shlex.join(words)}"
-            if words[1] == "train":
+            if words[1] in ("train", "inspect"):
+                given = [word for word in words[3:] if not word.startswith("-")]
                 defaults = {"data": {"train": "my.csv"}, "objective": "classify", "pretrain": {}}
-                load_config(Recipe, None, words[3:], environment={}, defaults=defaults)
+                load_config(Recipe, None, given, environment={}, defaults=defaults)
+
+
+INSPECTING = [words for block in blocks("sh") for words in commands(block.text) if words[1] in ("inspect", "evaluate")]
+
+
+@pytest.mark.parametrize("words", INSPECTING, ids=shlex.join)
+def test_looking_as_the_pages_say(words: list[str], mine: Path) -> None:
+    """`inspect` and `evaluate` run as they stand there, and say something."""
+    assert len(run(words, mine).splitlines()) > 3
 
 
 def test_predict_as_the_page_says(mine: Path) -> None:
