@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,10 @@ class Journal:
         """
         row = {"kind": kind, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         row = _plain(row)
-        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        # Lines that a full disk refuses are kept by the file object and written with a later one.
+        with suppress(OSError):
+            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
         if self._want_board and kind in ("step", "validation"):
             self._to_board(kind, row)
         return row
@@ -81,7 +84,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the files. Closing twice is harmless."""
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
         if self._board is not None:
             self._board.close()
             self._board = None

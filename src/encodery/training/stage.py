@@ -16,6 +16,7 @@ from encodery.model import Model
 from encodery.training.journal import Journal, Progress
 from encodery.training.loop import Fit, TrainState
 from encodery.training.resume import (
+    Checkpoint,
     latest_checkpoint,
     load_checkpoint,
     pack_state,
@@ -43,7 +44,7 @@ class Stage:
     def run_into(self, model: Model) -> None:
         """Train, or take what an earlier call has trained to its end, and leave the weights to keep in `model`."""
         finished = self.folder / "finished"
-        if finished.exists() and (found := latest_checkpoint(finished)) is not None:
+        if (found := self._finished(finished)) is not None:
             weights, saved = load_checkpoint(found)
             self.fit.state = _state_from(saved["state"])
             self.progress.say(f"{self.title}: taken as finished from {self.folder}")
@@ -55,25 +56,32 @@ class Stage:
             for name, value in weights.items():
                 own[name].copy_(value)
 
+    def _finished(self, folder: Path) -> Checkpoint | None:
+        """What an earlier call has trained to its end; None, and said, when it is damaged."""
+        try:
+            return latest_checkpoint(folder)
+        except WeightsError as error:
+            self.progress.say(f"{self.title}: its end is trained again, the kept one is damaged: {error.given}")
+            return None
+
     def run(self) -> dict[str, Tensor]:
         """Train, from the last checkpoint when there is one, and return the weights to keep.
 
         Raises Interrupted after a signal, with everything saved; TrainingError when the run diverged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        journal = Journal(self.folder, tensorboard=True)
-        self._restore(journal)
         fit = self.fit
-        fit.on_step = self._step_hook(journal)
-        fit.on_score = lambda row: self._on_score(journal, row)
-        fit.on_save = lambda _: self._save(journal)
-        fit.stopping = self.stop
-        self.progress.start(self.title, total=1.0)
-        try:
-            complete = fit.advance()
-        finally:
-            self.progress.close()
-            journal.close()
+        with Journal(self.folder, tensorboard=True) as journal:
+            self._restore(journal)
+            fit.on_step = self._step_hook(journal)
+            fit.on_score = lambda row: self._on_score(journal, row)
+            fit.on_save = lambda _: self._save(journal)
+            fit.stopping = self.stop
+            self.progress.start(self.title, total=1.0)
+            try:
+                complete = fit.advance()
+            finally:
+                self.progress.close()
         if not complete:
             raise Interrupted(
                 f"stopped at step {fit.state.step} of {self.title}; everything up to there is saved in {self.folder}",
