@@ -47,7 +47,7 @@ docs: $(VENV)/.installed ## Draw the parts of README and docs that come from the
 	@$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.installed ## How to measure quality and speed anew (minutes to hours each)
-	@for page in bench/*/README.md; do echo "== $$page"; cat "$$page"; done
+	@for page in $(wildcard bench/README.md bench/*/README.md); do echo "== $$page"; cat "$$page"; done
 
 clean: ## Remove .venv and what tools leave behind; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
