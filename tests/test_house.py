@@ -17,6 +17,7 @@ TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in SOURCES}
 MOST_LINES = 600
 WANTED_LINES = 400
 LONGER = {
+    "cli.py": "one function a verb; every verb is here and nowhere else",
     "data/places.py": "every kind of place that rows come from, behind one interface",
     "data/tokenizer_training.py": "six kinds of tokenizer share their sampling and their language rules",
     "data/tokenizers.py": "one class; its tables of word starts belong to it",
