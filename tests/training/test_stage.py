@@ -294,7 +294,7 @@ def test_a_full_journal_does_not_end_the_run(
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             self._file.close()
-            self._file = Path("/dev/full").open("a", encoding="utf-8")
+            self._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
 
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

@@ -1,0 +1,119 @@
+"""Whole runs from the command line: interrupted by a signal and taken up again, they end in the same files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RECIPE = """\
+name: small
+seed: 4
+data: {{train: {train}, validation: {validation}, label: label}}
+tokenizer: {{vocab_size: 150}}
+encoder: {{width: 32, depth: 2, heads: 2, max_length: 64}}
+cache: {cache}
+pretrain:
+  training: {{budget: 60 steps, batch_tokens: 256, precision: fp32, validations: 3, optim: {{kind: muon}}}}
+objective: {{kind: classify}}
+training: {{budget: 80 steps, batch_tokens: 256, precision: fp32, validations: 4, average: 0.9}}
+evaluation: {{compare: [majority], resamples: 100}}
+"""
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "encodery", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def steps_in(folder: Path) -> int:
+    path = folder / "journal.jsonl"
+    return path.read_text(encoding="utf-8").count('"kind": "step"') if path.exists() else 0
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, text_file: Callable[..., Path]) -> Path:
+    path = tmp_path / "recipe.yaml"
+    given = {"train": text_file("train.jsonl", 200), "validation": text_file("dev.jsonl", 60, seed=5)}
+    path.write_text(RECIPE.format(**given, cache=tmp_path / "cache"), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_ended_by_signals_and_resumed_gives_the_same_model(recipe: Path, tmp_path: Path) -> None:
+    """Row 7, through the front door: SIGTERM in the pretraining, Ctrl-C in the fine-tuning, a kill in between."""
+    whole = tmp_path / "whole"
+    subprocess.run(command("train", recipe, f"output={whole}"), env=environment(), check=True, capture_output=True)
+    folder = tmp_path / "broken"
+    # (signal, the journal to watch, after how many rows)
+    plan = [
+        (signal.SIGTERM, folder / "pretrained", 6),
+        (signal.SIGKILL, folder / "pretrained", 15),
+        (signal.SIGINT, folder, 9),
+    ]
+    arguments: list[object] = ["train", recipe, f"output={folder}"]
+    for number, watched, rows in plan:
+        process = subprocess.Popen(
+            command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 100
+        while steps_in(watched) < rows and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number, errors
+            assert f"encodery resume {folder}" in errors.decode()
+            assert "Traceback" not in errors.decode()
+        assert not (folder / "config.json").exists()
+        arguments = ["resume", folder]
+    done = subprocess.run(command(*arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for part in ("", "pretrained"):
+        for name in ("model.safetensors", "tokenizer.json", "config.json"):
+            assert digest(folder / part / name) == digest(whole / part / name), name
+    assert facts(folder) == facts(whole)
+    # A second time there is nothing to go on with.
+    again = subprocess.run(command("resume", folder), env=environment(), capture_output=True, text=True, check=False)
+    assert again.returncode == 3 and "complete" in again.stderr
+
+
+def facts(folder: Path) -> list[dict[str, Any]]:
+    """What the journal and the metrics say, but for times."""
+    kept = ("step", "tokens", "loss", "learning_rate", "validation_loss", "metric", "gradient_norm", "best_step")
+    found = []
+    for part in ("pretrained", ""):
+        for line in (folder / part / "journal.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row["kind"] in ("step", "validation"):
+                found.append({key: row[key] for key in kept if key in row})
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return [*found, metrics["metrics"], *({**row, "seconds": 0} for row in metrics["comparison"])]
+
+
+def test_the_same_recipe_gives_the_same_model_twice(recipe: Path, tmp_path: Path) -> None:
+    import encodery
+
+    changes = ["pretrain=null", "training.budget=5 steps", "evaluation.compare=[]"]
+    one, other = (encodery.train(recipe, *changes, f"output={tmp_path / name}") for name in ("a", "b"))
+    assert digest(one.folder / "model.safetensors") == digest(other.folder / "model.safetensors")
+    third = encodery.train(recipe, *changes, "seed=5", f"output={tmp_path / 'c'}")
+    assert digest(one.folder / "model.safetensors") != digest(third.folder / "model.safetensors")
