@@ -95,14 +95,19 @@ def training_store(
         facts=lambda: {"ledger": ledger.to_dict(), "ledger_summary": ledger.summary()},
         on_progress=on_progress,
     )
-    if reading.labels in ("class", "classes") and len(store.label_names) < (2 if reading.labels == "class" else 1):
-        only = f"only the label {store.label_names[0]!r}" if store.label_names else "no label"
+    require_classes(reading.labels, store.label_names, store.rows)
+    return store
+
+
+def require_classes(labels: Labels, names: list[str], rows: int) -> None:
+    """Raise DataError when these label names leave nothing to tell apart."""
+    if labels in ("class", "classes") and len(names) < (2 if labels == "class" else 1):
+        only = f"only the label {names[0]!r}" if names else "no label"
         raise DataError(
-            f"the training data has {only} in its {store.rows:,} rows",
+            f"the training data has {only} in its {rows:,} rows",
             expected="rows of at least two classes",
             fix="check data.label and the files; to learn without labels use objective=masked",
         )
-    return store
 
 
 def held_rows(reading: Reading, split: Split, tokenizer: Tokenizer, label_names: list[str]) -> HeldRows:

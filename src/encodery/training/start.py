@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from encodery.config import Resolved, load_config
 from encodery.durable import replace_file
 from encodery.errors import ConfigError, DataError
 from encodery.training.journal import Progress
+from encodery.training.preflight import check_before
 from encodery.training.recipe import Recipe
 from encodery.training.run import Run, RunResult
 from encodery.training.signals import StopRequest
@@ -40,9 +41,10 @@ def train(
     if isinstance(recipe, Mapping):
         defaults = {str(key): value for key, value in recipe.items()}
     resolved = load_config(Recipe, path, overrides, environment=environment or {}, defaults=defaults)
+    notes = check_before(resolved)
     folder = free_folder(resolved.config)
     _write_down(folder, resolved, command)
-    return _carry_out(folder, resolved.config, resolved.base, console, command)
+    return _carry_out(folder, resolved.config, resolved.base, console, command, notes)
 
 
 def resume(folder: str | Path, *, console: Console | None = None, command: str = "") -> RunResult:
@@ -89,9 +91,12 @@ def _write_down(folder: Path, resolved: Resolved[Recipe], command: str) -> None:
         ) from error
 
 
-def _carry_out(folder: Path, recipe: Recipe, base: Path, console: Console | None, command: str) -> RunResult:
+def _carry_out(
+    folder: Path, recipe: Recipe, base: Path, console: Console | None, command: str, notes: Sequence[str] = ()
+) -> RunResult:
     progress = Progress(console)
-    progress.say(f"run folder: {folder}")
+    for line in (f"run folder: {folder}", *notes):
+        progress.say(line)
     with StopRequest() as stop:
         run = Run(recipe, base, folder, progress, stop, command, f"encodery resume {folder}")
         return run.carry_out()

@@ -1,0 +1,98 @@
+"""Before a run begins: everything that would stop it later is looked for now, while nothing is written or computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from encodery.config import Resolved
+from encodery.data.sources import Split, columns, has_split
+from encodery.encoders.transformer import TransformerConfig
+from encodery.errors import DataError, nearest
+from encodery.trained import Trained
+from encodery.training.corpus import Reading, require_classes
+from encodery.training.recipe import Recipe
+from encodery.training.run import rounded_budget
+
+_HELD: tuple[Split, ...] = ("validation", "test")
+
+
+def reading_of(resolved: Resolved[Recipe]) -> Reading:
+    """How the rows of a recipe are read, without a run around it."""
+    recipe = resolved.config
+    return Reading(recipe.data, resolved.base, recipe.seed, recipe.labels, Path(recipe.cache or ".cache"))
+
+
+def check_before(resolved: Resolved[Recipe]) -> list[str]:
+    """Look at the starting point and the data, and say what differs from what the recipe says.
+
+    A label column with a slip in its name should not be found out after an hour of pretraining. Raises
+    WeightsError for a starting point that cannot be opened; DataError for a missing file or column, for labels of
+    one class only, and for validation or test labels that the training rows do not have.
+    """
+    recipe, notes = resolved.config, []
+    encoder = recipe.encoder
+    if recipe.start_from is not None:
+        encoder, notes = taken_sizes(resolved, Trained.load(resolved.base / recipe.start_from))
+    _check_rows(resolved)
+    for name, training in (
+        ("pretrain.training", recipe.pretrain and recipe.pretrain.training),
+        ("training", recipe.training),
+    ):
+        if (
+            training
+            and (positions := rounded_budget(training.batch_tokens, encoder.max_length)) > training.batch_tokens
+        ):
+            notes.append(
+                f"{name}.batch_tokens {training.batch_tokens:,} is rounded up to {positions:,}, so that the longest "
+                f"text fits (encoder.max_length {encoder.max_length:,})."
+            )
+    return notes
+
+
+def _check_rows(resolved: Resolved[Recipe]) -> None:
+    recipe, reading = resolved.config, reading_of(resolved)
+    for source in recipe.pretrain.data if recipe.pretrain is not None else ():
+        columns(source, resolved.base)
+    if reading.labels not in ("class", "classes"):
+        for split in ("train", *_HELD):
+            if has_split(recipe.data, split):
+                next(reading.rows(split))
+        return
+    known: set[str] = set()
+    rows = 0
+    for row in reading.rows("train"):
+        rows += 1
+        known.update(_labels(row.label))
+    require_classes(reading.labels, sorted(known), rows)
+    for split in _HELD:
+        if not has_split(recipe.data, split):
+            continue
+        for row in reading.rows(split):
+            for label in _labels(row.label):
+                if label not in known:
+                    raise DataError(
+                        f"{row.where}: the {split} label {label!r} is not among the training "
+                        f"labels{nearest(label, known)}",
+                        expected=f"one of {', '.join(sorted(known)[:20])}{', ...' if len(known) > 20 else ''}",
+                        fix="correct the row, or add rows with this label to the training data",
+                    )
+
+
+def _labels(label: object) -> list[str]:
+    return [str(part) for part in label] if isinstance(label, list) else [str(label)]
+
+
+def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[TransformerConfig, list[str]]:
+    """The encoder of the starting point, and a sentence on the sizes that the recipe asks otherwise for."""
+    asked, found = resolved.config.encoder, start.model.config.encoder
+    free = {"drop_rate", "attention_drop_rate", "preset"}
+    other = [
+        f"encoder.{name} is {getattr(found, name)} (the recipe says {getattr(asked, name)})"
+        for name in type(asked).model_fields
+        if name not in free
+        and getattr(found, name) != getattr(asked, name)
+        and resolved.sources.get(f"encoder.{name}", "default") != "default"
+    ]
+    if not other:
+        return found, []
+    return found, [f"Sizes come from {resolved.config.start_from}: " + "; ".join(other) + "."]
