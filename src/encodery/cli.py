@@ -232,7 +232,7 @@ def inspect_learning(
         with console.status(f"{stage.name}: learning one batch by heart") if console.is_terminal else nullcontext():
             view = check_learning(resolved, stage, steps=steps)
         show_learning(console, view)
-        learned = learned and view.learned
+        learned = learned and view.outcome != "not"
     if not learned:
         raise typer.Exit(5)
 
@@ -276,7 +276,8 @@ def evaluate(
 ) -> None:
     """Score a model on labelled rows.
 
-    Shows every metric with its 95 % interval, the confusions and the worst mistakes. Columns that are not named are those the model was trained with.
+    Shows every metric with its 95 % interval, the confusions and the worst mistakes. Columns that are not named are
+    those the model was trained with.
 
     Example: encodery evaluate runs/topics test.csv --label topic
     """

@@ -276,14 +276,14 @@ def show_learning(console: Console, view: LearningView) -> None:
     console.print(f"[bold]{view.stage}: one batch learned by heart[/bold] ({size})", highlight=False)
     table = _table("", "step", "loss", "", left=0)
     table.columns[2].justify = "left"
-    every = max(1, len(view.losses) // 10)
+    every = max(1, -(-len(view.losses) // 10))
     for step in sorted({*range(0, len(view.losses), every), len(view.losses) - 1}):
         loss = view.losses[step]
         table.add_row(str(step + 1), f"{loss:.4f}", _bar(round(1000 * loss), round(1000 * max(view.losses))))
     console.print(table)
     if view.accuracy is not None:
         say(console, f"right at the end: {view.accuracy:.1%}")
-    console.print(Text(view.verdict, style="green" if view.learned else "bold red"))
+    console.print(Text(view.verdict, style="bold red" if view.outcome == "not" else "green"))
 
 
 # -- new, tokenizer, evaluate ----------------------------------------------------------------------
@@ -357,13 +357,16 @@ def show_evaluation(console: Console, record: RunRecord, *, errors: int = 5) -> 
         say(console, note)
     for row in record.data_facts.get("bad_rows", []):
         say(console, f"bad rows passed over: {row['why']}: {row['where']}")
-    table = _table("", "", "value (95 % interval)")
+    intervals = any(interval_text(record.metric(name), name) for name in record.metrics)
+    table = _table("", "", "value (95 % interval)" if intervals else "value")
     for name in record.metrics:
         shown = metric_text(record.metric(name), name)
         table.add_row(name.replace("_", " "), shown, style="bold" if name == record.main_metric else "")
     console.print(table)
     if record.confusion is not None and len(record.labels) <= _CONFUSION_LABELS:
-        table = _table("true label down, answer across", "", *(shortened(label, 16) for label in record.labels))
+        table = _table(
+            "rows by true label (down) and answer (across)", "", *(shortened(label, 16) for label in record.labels)
+        )
         for label, counts in zip(record.labels, record.confusion, strict=True):
             table.add_row(Text(shortened(label, 24)), *(f"{count:,}" for count in counts))
         console.print()

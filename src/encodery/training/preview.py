@@ -17,7 +17,6 @@ from encodery.data.ledger import Ledger
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
-from encodery.encoders.transformer import TransformerConfig
 from encodery.errors import DataError
 from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count
@@ -25,12 +24,13 @@ from encodery.objectives.masked import IGNORED, Masked, MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
-from encodery.training.corpus import TrainingText, sample_lengths
+from encodery.training.corpus import TrainingText, require_classes, sample_lengths
 from encodery.training.finetune import make_supervised
 from encodery.training.journal import Progress
 from encodery.training.loop import Fit, TrainingConfig
 from encodery.training.precision import choose_precision
-from encodery.training.preview_data import reading_of, sample_tokenizer
+from encodery.training.preflight import reading_of, taken_sizes
+from encodery.training.preview_data import sample_tokenizer
 from encodery.training.recipe import Recipe
 from encodery.training.run import Run, rounded_budget
 from encodery.training.signals import StopRequest
@@ -146,22 +146,6 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
     return views
 
 
-def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[TransformerConfig, list[str]]:
-    """The encoder of the starting point, and a sentence for every size that the recipe asks otherwise for."""
-    asked, found = resolved.config.encoder, start.model.config.encoder
-    free = {"drop_rate", "attention_drop_rate", "preset"}
-    other = [
-        f"encoder.{name} is {getattr(found, name)} (the recipe says {getattr(asked, name)})"
-        for name in type(asked).model_fields
-        if name not in free
-        and getattr(found, name) != getattr(asked, name)
-        and resolved.sources.get(f"encoder.{name}", "default") != "default"
-    ]
-    if not other:
-        return found, []
-    return found, [f"Sizes come from {resolved.config.start_from}: " + "; ".join(other) + "."]
-
-
 def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig) -> tuple[int, list[str]]:
     """How many numbers the answer has: from the labels of the first rows."""
     if objective.kind == "regress":
@@ -275,6 +259,7 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     reading = run.reading()
     rows = list(islice(reading.rows("train", Ledger()), LOOKED_AT_ROWS))
     store = store_in_memory(rows, tokenizer, labels=reading.labels)
+    require_classes(reading.labels, store.label_names, store.rows)
     objective = _objective(recipe, store, tokenizer)
     model = run.build(tokenizer, objective.readout(), recipe.seed, start)
     if start is None:
@@ -295,13 +280,14 @@ def _objective(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer) -> Any:
 
 
 def _quiet(recipe: Recipe) -> Recipe:
-    """No dropout, the smallest batch, a constant rate: what a model learns by heart best with."""
+    """No dropout, a small batch, a rate that suits the width: what a model learns by heart best with."""
+    rate = 1e-3 * min(4.0, max(0.25, (256 / recipe.encoder.width) ** 0.5))
     encoder = recipe.encoder.model_copy(update={"drop_rate": 0.0, "attention_drop_rate": 0.0})
     objective = recipe.objective
     if isinstance(objective, SupervisedConfig):
         objective = objective.model_copy(update={"drop_rate": 0.0, "label_smoothing": 0.0})
     optim = recipe.training.optim.model_copy(
-        update={"kind": "adamw", "lr": 1e-3, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0}
+        update={"kind": "adamw", "lr": rate, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0}
     )
     training = recipe.training.model_copy(
         update={"batch_tokens": LEARNING_POSITIONS, "accumulate": 1, "optim": optim, "average": 0.0, "validations": 0}
@@ -367,7 +353,7 @@ class LearningView:
     accuracy: float | None
     documents: int
     positions: int
-    learned: bool
+    outcome: Literal["learned", "slowly", "not"]
     verdict: str
 
 
@@ -412,15 +398,16 @@ def check_learning(
     fit = replace(found.fit, loader=loader, config=config, on_step=remember, stopping=lambda: _settled(losses))
     fit.advance()
     kind = stage.recipe.objective.kind
-    learned = min(losses[-3:]) < max(LEARNED * losses[0], 0.02)
+    last = min(losses[-3:])
+    outcome = "learned" if last < LEARNED * losses[0] else "slowly" if last < 0.5 * losses[0] else "not"
     return LearningView(
         stage.name,
         losses,
         None if kind == "regress" else accuracies[-1],
         found.batch.layout.documents,
         found.batch.layout.positions,
-        learned,
-        _verdict(losses, kind, learned),
+        outcome,
+        _verdict(outcome, kind),
     )
 
 
@@ -429,12 +416,13 @@ def _settled(losses: list[float]) -> bool:
     return len(losses) >= 10 and max(losses[-3:]) < 0.3 * LEARNED * losses[0]
 
 
-def _verdict(losses: list[float], kind: str, learned: bool) -> str:
-    first, last = losses[0], min(losses[-3:])
-    if learned:
+def _verdict(outcome: str, kind: str) -> str:
+    if outcome == "learned":
         return "It learns: the loss fell near 0, so data, objective and model fit together."
-    if last < 0.5 * first:
-        return "It learns, but slowly: try more steps here, a higher learning rate, or a wider encoder."
+    if outcome == "slowly":
+        return (
+            "It learns, but slowly: more steps (--steps 300) should bring the loss near 0; if not, widen the encoder."
+        )
     if kind == "masked":
         return "It does not learn: the hidden tokens cannot be told apart. Look at 'encodery inspect batch'."
     return (

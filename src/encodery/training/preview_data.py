@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from encodery.data.sources import Split, columns, has_split, total_bytes
 from encodery.data.tokenizer_training import guess_language, script_shares
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
 from encodery.training.corpus import Reading
+from encodery.training.preflight import reading_of
 from encodery.training.recipe import Recipe
 
 TOKENISED_BYTES = 16_000_000
@@ -90,12 +90,6 @@ class DataView:
 
     def split(self, name: Split) -> SplitView | None:
         return next((view for view in self.splits if view.name == name), None)
-
-
-def reading_of(resolved: Resolved[Recipe]) -> Reading:
-    """How the rows of a recipe are read, without a run around it."""
-    recipe = resolved.config
-    return Reading(recipe.data, resolved.base, recipe.seed, recipe.labels, Path(recipe.cache or ".cache"))
 
 
 def sample_tokenizer(resolved: Resolved[Recipe]) -> tuple[Tokenizer, str]:

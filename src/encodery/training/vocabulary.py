@@ -43,8 +43,8 @@ def make_tokenizer_file(
     `options` are those of TokenizerConfig; None leaves the default. Raises ConfigError for wrong options and when
     the file exists already or cannot be written, DataError for files that cannot be read.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    config = load_config(TokenizerConfig, None, [], environment={}, defaults=given).config
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    config = load_config(TokenizerConfig, None, given, environment={}).config
     path = output if output.suffix == ".json" else output / "tokenizer.json"
     if path.exists():
         raise ConfigError(f"{path} exists already and is left as it is", fix="choose another place with --output")
