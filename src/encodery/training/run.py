@@ -18,7 +18,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
-from encodery.errors import ConfigError
+from encodery.errors import ConfigError, Interrupted
 from encodery.evaluation.card import render_card
 from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
@@ -108,7 +108,9 @@ class Run:
         if file.exists() and facts.exists():
             return Tokenizer.load(file, json.loads(facts.read_text(encoding="utf-8")))
         self.progress.say("training the tokenizer")
-        tokenizer = make_tokenizer(reading, self.recipe.tokenizer)
+        tokenizer = make_tokenizer(
+            reading, self.recipe.tokenizer, lambda phase, share: self.heed_stop("training the tokenizer")
+        )
         replace_file(file, tokenizer.to_json().encode())
         replace_file(facts, json.dumps(tokenizer.facts(), ensure_ascii=False).encode())
         size = f"{tokenizer.vocab_size:,} tokens"
@@ -285,13 +287,25 @@ class Run:
     def max_length(self) -> int:
         return self.recipe.encoder.max_length
 
+    def heed_stop(self, during: str) -> None:
+        """Raise Interrupted when a signal has come: between training steps the Stage does this with a checkpoint."""
+        if self.stop():
+            raise Interrupted(
+                f"stopped while {during}; what was finished before is kept in {self.folder}",
+                signal_number=self.stop.signal_number,
+                fix=f"go on with: {self.resume_with}",
+            )
+
     def training_text(self, reading: Reading, tokenizer: Tokenizer) -> TrainingText:
         """The training rows, tokenised; says how many were bad."""
         self.progress.start("tokenising")
+
+        def told(rows: int, tokens: int) -> None:
+            self.heed_stop("tokenising")
+            self.progress.update(rows, tokens=tokens)
+
         try:
-            text = training_text(
-                reading, tokenizer, self.max_length, lambda rows, tokens: self.progress.update(rows, tokens=tokens)
-            )
+            text = training_text(reading, tokenizer, self.max_length, told)
         finally:
             self.progress.close()
         for line in text.known.facts.get("ledger_summary", []):
