@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -266,3 +269,35 @@ def test_version_is_one() -> None:
     assert found[0] is not None
     assert found[1] is not None
     assert found[0][1] == found[1][1]
+
+
+COMES_WITH = {"pydantic-core": "pydantic", "markupsafe": "jinja2", "click": "typer"}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    wanted = [
+        *project["dependencies"],
+        *(entry for extra in project["optional-dependencies"].values() for entry in extra),
+    ]
+    declared = {re.split(r"[\[<>=!~ ]", entry)[0].lower().replace("_", "-") for entry in wanted}
+    owners = packages_distributions()
+    missing: dict[str, str] = {}
+    for file, tree in TREES.items():
+        for _, name in imported(tree):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top == "encodery":
+                continue
+            owner = owners.get(top, [top])[0].lower().replace("_", "-")
+            if COMES_WITH.get(owner, owner) not in declared:
+                missing[owner] = _name(file)
+    assert not missing
+
+
+def test_every_target_of_make_has_a_line_of_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.+)$", makefile, re.M)
+    assert targets is not None
+    helped = set(re.findall(r"^([a-z]+):.*## \S", makefile, re.M))
+    assert set(targets[1].split()) == helped
