@@ -123,10 +123,12 @@ def test_every_parameter_of_a_document_readout_gets_a_gradient(pooling: str, hid
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("ngrams", [0, 3])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_document_answers_do_not_depend_on_neighbours(pooling: str) -> None:
+def test_document_answers_do_not_depend_on_neighbours(pooling: str, ngrams: int) -> None:
     """Rows 4 and 23, after the readout; a neighbour with huge scores would show in a softmax over the batch."""
-    model = tiny_model(readout={"kind": "document", "pooling": pooling, "outputs": 3})
+    readout = {"kind": "document", "pooling": pooling, "outputs": 3, "ngrams": ngrams, "ngram_buckets": 512}
+    model = tiny_model(readout=readout)
     with torch.no_grad():
         if pooling == "attention":
             model.readout.pooling.score.weight.mul_(400)  # type: ignore[union-attr]

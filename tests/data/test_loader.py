@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from encodery.batch import Batch
 from encodery.data.loader import Loader, Place, Prefetched, StoredWindows, StreamedWindows, Windows
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import Row
-from encodery.data.store import store_in_memory
+from encodery.data.store import store_in_memory, store_on_disk
 from encodery.data.tokenizers import Tokenizer
 from encodery.objectives.masked import Masked, MaskedConfig
 
@@ -209,3 +211,23 @@ def test_waiting_for_data_is_measured() -> None:
 def test_windows_do_not_number_labels_by_themselves(tokenizer: Tokenizer) -> None:
     with pytest.raises(AssertionError, match="label"):
         StreamedWindows(lambda epoch, skip: ROWS, tokenizer, seed=1, labels="class")
+
+
+def test_memory_stays_flat_over_epochs_and_corpora(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Row 24: a corpus ten times as large needs no more memory, and neither does a second epoch."""
+
+    def stream(number: int) -> Iterator[Row]:
+        return (Row("the film with the house", None, None, "x") for _ in range(number))
+
+    def peak(number: int, epochs: int) -> int:
+        store = store_on_disk(tmp_path / str(number), lambda: stream(number), tokenizer)
+        loader = Loader(StoredWindows(store, seed=1), SampleMaker(2, 3, 32), 512, tokenizer.pad_id, 1, True)
+        tracemalloc.start()
+        for epoch in range(epochs):
+            assert sum(batch.layout.documents for batch, _ in loader.epoch(Place(epoch))) == number
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    small = peak(300, 1)
+    assert peak(300, 3) < 1.2 * small and peak(3000, 1) < 1.2 * small

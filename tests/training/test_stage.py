@@ -13,7 +13,8 @@ from rich.console import Console
 
 import encodery.training.resume as resume_room
 import encodery.training.stage as stage_room
-from conftest import make_fit, tiny_config
+from conftest import make_fit, make_rows, tiny_config
+from encodery.data.loader import StreamedWindows
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import Interrupted, TrainingError, WeightsError
 from encodery.model import Model
@@ -314,3 +315,27 @@ def test_the_unigram_line_by_hand() -> None:
     assert unigram_entropy(np.zeros(4, int)) == 0.0
     model = Model(tiny_config(vocab_size=4))
     assert model.readout.bias.shape == bias.shape
+
+
+@pytest.mark.parametrize("stop", [2, 5, 9])
+def test_resume_of_a_streamed_corpus_equals_the_uninterrupted_run(
+    stop: int, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 7, for corpora that are tokenised on the fly, over several windows and epochs."""
+    monkeypatch.setattr("encodery.data.loader.WINDOW_ROWS", 20)
+    rows = make_rows(50, seed=2)
+
+    def fresh() -> Fit:
+        fit = make_fit(tokenizer, training={"budget": "12 steps", "accumulate": 2}, encoder={"drop_rate": 0.1})
+        fit.loader.windows = StreamedWindows(lambda epoch, skip: iter(rows[skip:]), tokenizer, seed=3)
+        return fit
+
+    whole = fresh()
+    stage_of(whole, tmp_path / "whole").run()
+    assert whole.state.place.epoch >= 1
+    with pytest.raises(Interrupted):
+        stage_of(fresh(), tmp_path / "run", stop).run()
+    fit = fresh()
+    stage_of(fit, tmp_path / "run").run()
+    assert all(torch.equal(a, b) for a, b in zip(everything(whole).values(), everything(fit).values()))
+    assert journal_of(tmp_path / "run") == journal_of(tmp_path / "whole")
