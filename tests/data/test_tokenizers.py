@@ -248,9 +248,9 @@ def test_a_megabyte_without_spaces_trains_in_seconds(kind: str) -> None:
     weights = [1 / rank for rank in range(1, 3001)]
     text = "".join(draw.choices(words, weights, k=160_000))
     assert len(text.encode()) > 800_000
-    begin = time.monotonic()
+    begin = time.process_time()
     tokenizer = train_tokenizer([text], TokenizerConfig(kind=kind, vocab_size=2000), seed=0)  # type: ignore[arg-type]
-    assert time.monotonic() - begin < 15
+    assert time.process_time() - begin < 15, "processor time: a busy machine must not fail this"
     assert tokenizer.vocab_size == 2000
     assert coverage(tokenizer, [text[:10_000]]).tokens_per_character < 0.8  # frequent words became tokens
 
