@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,31 @@ def fit_temperature(logits_NC: Array, truth_N: Array) -> float:
     )
     best = min((loss(0.0), 0.0), (float(found.fun), float(found.x)))  # ties keep the model as it is
     return float(np.exp(-best[1]))
+
+
+def fit_mix(parts: Sequence[Array], truth: Array) -> list[float]:
+    """Weights, 0 to 20, with which the logits (N, C) of several answers are added to surprise these rows least.
+
+    A temperature for each answer at once: the more trustworthy one weighs more. `truth` is as in
+    `fit_temperature`, or (N,) floats on the scale of parts (N, 1), where the squared error is made small. Without
+    rows every answer weighs the same, 1 / parts.
+    """
+    from scipy.optimize import minimize
+
+    even = np.full(len(parts), 1 / len(parts))
+    stacked = np.stack([np.asarray(part, dtype=np.float64) for part in parts])
+    truth = np.asarray(truth)
+    if stacked.size == 0 or not np.isfinite(stacked).all():
+        return even.tolist()
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        mixed = np.tensordot(weights, stacked, axes=1)
+        if truth.dtype.kind == "f":
+            return float(np.square(mixed[:, 0] - truth).mean())
+        return _surprise(mixed, truth)
+
+    found = minimize(loss, even, bounds=[(0.0, 20.0)] * len(parts), method="L-BFGS-B")
+    return [float(weight) for weight in (found.x if found.fun < loss(even) else even)]
 
 
 def probabilities_at(logits_NC: Array, temperature: float = 1.0) -> NDArray[np.float64]:

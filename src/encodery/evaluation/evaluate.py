@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from encodery.data.loader import Loader, Place
-from encodery.evaluation.calibration import probabilities_at
+from encodery.evaluation.calibration import fit_mix, probabilities_at
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
+from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model
 from encodery.objectives.masked import Masked
 from encodery.trained import Task
@@ -17,13 +18,27 @@ MAIN_METRIC: dict[str, str] = {"classify": "accuracy", "multilabel": "f1_micro",
 
 
 def row_logits(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> np.ndarray:
-    """The logits of each row, (rows, C) float32, in the order of the data.
+    """The logits of each row, (rows, C) float32, in the order of the data."""
+    return mixed(model, row_parts(model, loader, rows, dtype))
+
+
+def mixed(model: Model, parts: np.ndarray) -> np.ndarray:
+    """The answers (answers, rows, C) added up as the readout does it: (rows, C)."""
+    if len(parts) == 1:
+        return parts[0]
+    assert isinstance(model.readout, DocumentReadout)
+    return np.tensordot(model.readout.mix.cpu().numpy(), parts, axes=1)
+
+
+def row_parts(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> np.ndarray:
+    """The logits of each answer that the readout mixes (one, if it does not): (answers, rows, C) float32.
 
     The windows of a long row are averaged, weighted by their tokens.
     """
     assert not loader.shuffle, "evaluation keeps the order of the data"
-    outputs = model.readout.answer.out_features  # type: ignore[union-attr]
-    total = np.zeros((rows, int(outputs)), dtype=np.float64)  # type: ignore[arg-type]
+    assert isinstance(model.readout, DocumentReadout), "only a document readout has one answer a row"
+    config = model.readout.config
+    total = np.zeros((2 if config.ngrams else 1, rows, config.outputs), dtype=np.float64)
     weight = np.zeros(rows, dtype=np.float64)
     device = model.frontend.words.weight.device
     model.eval()
@@ -31,11 +46,19 @@ def row_logits(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> n
         for batch, _ in loader.epoch(Place()):
             output = model(batch.to(device))
             assert output.logits is not None
-            lengths = batch.layout.lengths.numpy().astype(np.float64)
-            np.add.at(total, batch.uids, output.logits.float().cpu().numpy() * lengths[:, None])
+            lengths = batch.layout.lengths.cpu().numpy().astype(np.float64)
+            for part, logits in enumerate(output.parts or (output.logits,)):
+                np.add.at(total[part], batch.uids, logits.float().cpu().numpy() * lengths[:, None])
             np.add.at(weight, batch.uids, lengths)
     assert (weight > 0).all(), "a row was left out of the batches"
     return (total / weight[:, None]).astype(np.float32)
+
+
+def fit_readout_mix(model: Model, task: Task, parts: np.ndarray, truth: np.ndarray) -> None:
+    """Weigh the answers of the readout by what they are worth on the validation rows."""
+    if len(parts) > 1 and isinstance(model.readout, DocumentReadout):
+        wanted = (truth - task.center) / task.scale if task.kind == "regress" else truth
+        model.readout.mix.copy_(torch.tensor(fit_mix(list(parts), wanted)))
 
 
 def masked_loss(

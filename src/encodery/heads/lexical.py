@@ -1,7 +1,7 @@
 """A linear answer from which tokens and runs of tokens stand in a text, given beside the answer of the encoder.
 
 With a few thousand labelled rows such a model is hard to beat, and it errs on other rows than an encoder does. The
-two learn apart, each from its own loss, and the mean of their logits is the answer: a product of experts
+two learn apart, each from its own loss, and a weighted sum of their logits is the answer: a product of experts
 (Hinton 2002). Features are hashed as in fastText (Joulin et al. 2017) and weighted by rarity as in TF-IDF.
 """
 

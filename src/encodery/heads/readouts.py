@@ -67,6 +67,8 @@ class WordReadout(nn.Module):
 class DocumentReadout(nn.Module):
     """States -> logits (N, C) and the pooled vectors (N, D)."""
 
+    mix: Tensor
+
     def __init__(self, config: DocumentReadoutConfig, width: int) -> None:
         super().__init__()
         self.config = config
@@ -78,6 +80,9 @@ class DocumentReadout(nn.Module):
             if config.ngrams
             else None
         )
+        if self.lexical is not None:
+            # What each of the two answers weighs; fitted on validation rows when training is done.
+            self.register_buffer("mix", torch.full((2,), 0.5))
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
@@ -95,4 +100,5 @@ class DocumentReadout(nn.Module):
             if self.lexical is None:
                 return Output(logits_NC, vectors_ND)
             lexical_NC = self.lexical(batch)
-            return Output((logits_NC + lexical_NC) / 2, vectors_ND, (logits_NC, lexical_NC))
+            mixed_NC = self.mix[0] * logits_NC + self.mix[1] * lexical_NC
+            return Output(mixed_NC, vectors_ND, (logits_NC, lexical_NC))

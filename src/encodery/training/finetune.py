@@ -13,7 +13,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError
-from encodery.evaluation.evaluate import quick_score, row_logits
+from encodery.evaluation.evaluate import fit_readout_mix, mixed, quick_score, row_parts
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.model import Model, count
 from encodery.objectives.supervised import Supervised, SupervisedConfig
@@ -113,6 +113,8 @@ class Finetuning:
         elif number:
             title, folder = f"{title}, seed {seed}", run.folder / f"seed-{seed}"
         run.stage(fit, folder, title).run_into(model)
+        if self.validation is not None:
+            fit_readout_mix(model, self.task, self._parts(model, self.validation), self._truth(self.validation))
         name = "without pretraining" if scratch else ("pretrained encoder" if self.start else "encoder")
         seconds = time.perf_counter() - begin
         if not scratch and self.run.pretrain_seconds:
@@ -122,13 +124,18 @@ class Finetuning:
 
     def _validate(self, model: Model) -> dict[str, float]:
         assert self.validation is not None
-        found = quick_score(self.task, self._logits(model, self.validation), self._truth(self.validation))
+        parts, truth = self._parts(model, self.validation), self._truth(self.validation)
+        fit_readout_mix(model, self.task, parts, truth)
+        found = quick_score(self.task, mixed(model, parts), truth)
         score = found["metric"] - 1e-4 * found["loss"]  # ties of the metric are broken by the loss
         return {"score": score, "validation_loss": found["loss"], "metric": found["metric"]}
 
-    def _logits(self, model: Model, held: HeldRows) -> np.ndarray:
+    def _parts(self, model: Model, held: HeldRows) -> np.ndarray:
         loader: Loader = self.run.loader(held.store, self.tokenizer, self.recipe.training)
-        return row_logits(model, loader, held.store.rows, self.run.precision.dtype)
+        return row_parts(model, loader, held.store.rows, self.run.precision.dtype)
+
+    def _logits(self, model: Model, held: HeldRows) -> np.ndarray:
+        return mixed(model, self._parts(model, held))
 
     def _truth(self, held: HeldRows) -> np.ndarray:
         assert held.store.labels is not None
