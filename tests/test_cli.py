@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import make_texts
 
+from conftest import make_texts
 from encodery import cli
 
 RECIPE = """\
@@ -127,7 +127,7 @@ def test_inspect_data(place: Path) -> None:
 
 
 def test_inspect_model_and_config(place: Path) -> None:
-    answer = call("inspect", "model", "r.yaml", "encoder.preset=tiny")
+    answer = call("inspect", "model", "r.yaml", "encoder.depth=2")
     assert answer.code == 0, answer.err
     assert "encoder: block 2" in answer.out
     assert "memory in training" in answer.out

@@ -172,7 +172,7 @@ def inspect_model(
     Example: encodery inspect model recipes/topics.yaml encoder.preset=small
     """
     from encodery.printing import show_model
-    from encodery.training.preview import look_at_model
+    from encodery.training.preview_model import look_at_model
 
     show_model(_console(), look_at_model(_resolved(recipe, overrides), length=length))
 
@@ -204,7 +204,8 @@ def inspect_batch(
     Example: encodery inspect batch recipes/topics.yaml --rows 2
     """
     from encodery.printing import show_batch
-    from encodery.training.preview import look_at_batch, stages_of
+    from encodery.training.preview import look_at_batch
+    from encodery.training.preview_model import stages_of
 
     resolved = _resolved(recipe, overrides)
     for stage in stages_of(resolved.config):
@@ -224,7 +225,8 @@ def inspect_learning(
     Example: encodery inspect learning recipes/topics.yaml
     """
     from encodery.printing import show_learning
-    from encodery.training.preview import check_learning, stages_of
+    from encodery.training.preview import check_learning
+    from encodery.training.preview_model import stages_of
 
     resolved, console = _resolved(recipe, overrides), _console()
     learned = True

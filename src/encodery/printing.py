@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from encodery.data.tokenizers import Coverage
     from encodery.evaluation.record import RunRecord
     from encodery.training.draft import Draft
-    from encodery.training.preview import BatchView, LearningView, ModelView
+    from encodery.training.preview import BatchView, LearningView
     from encodery.training.preview_data import DataView, SplitView
+    from encodery.training.preview_model import ModelView
     from encodery.training.run import RunResult
     from encodery.training.vocabulary import MadeTokenizer
 

@@ -1,9 +1,9 @@
-"""What a recipe will do before it does it: the model's size and cost, the first batch, and whether it can learn."""
+"""What training will see, before it sees it: the first packed batch, and whether one batch can be learned by heart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,182 +17,23 @@ from encodery.data.ledger import Ledger
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import DataError
-from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
-from encodery.model import Model, ModelConfig, PartCost, cost_table, count
-from encodery.objectives.masked import IGNORED, Masked, MaskedConfig
+from encodery.objectives.masked import IGNORED, Masked
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
 from encodery.training.corpus import TrainingText, require_classes, sample_lengths
 from encodery.training.finetune import make_supervised
 from encodery.training.journal import Progress
-from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.loop import Fit
 from encodery.training.precision import choose_precision
-from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
+from encodery.training.preview_model import Stage, StageName
 from encodery.training.recipe import Recipe
-from encodery.training.run import Run, rounded_budget
+from encodery.training.run import Run
 from encodery.training.signals import StopRequest
 
 LOOKED_AT_ROWS = 8192
 """Rows a first batch is packed from: as many as the loader packs together."""
-
-StageName = Literal["pretraining", "training"]
-
-
-# -- stages ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a recipe, as the preview sees it."""
-
-    name: StageName
-    recipe: Recipe
-    """The recipe with this stage's objective, training and dropout in place, and no other stage."""
-
-    @property
-    def masked(self) -> bool:
-        return isinstance(self.recipe.objective, MaskedConfig)
-
-
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """Pretraining (when the recipe has it) and the training proper."""
-    own = Stage("training", recipe.model_copy(update={"pretrain": None}))
-    if recipe.pretrain is None:
-        return [own]
-    first = recipe.pretrain
-    update = {
-        "encoder": recipe.encoder.model_copy(update={"drop_rate": first.drop_rate}),
-        "objective": first.objective,
-        "training": first.training,
-        "pretrain": None,
-    }
-    return [Stage("pretraining", recipe.model_copy(update=update)), own]
-
-
-# -- the model -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ModelView:
-    """Size and cost of one stage's model. Bytes are estimates by the formulas of `training_bytes`."""
-
-    stage: StageName
-    parts: list[PartCost]
-    length: int
-    positions: int
-    accumulate: int
-    training_bytes: dict[str, int]
-    inference_bytes: dict[str, int]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def parameters(self) -> int:
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def forward_flops(self) -> float:
-        """Per token."""
-        return sum(part.flops for part in self.parts)
-
-
-def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> list[ModelView]:
-    """The model of every stage, built without memory for its weights; no training data is tokenised.
-
-    `length` is that of the documents the FLOPs are counted for, by default 128 tokens or the encoder's limit when
-    that is shorter. The vocabulary is the recipe's largest, unless a tokenizer or a starting point decides it.
-    """
-    recipe, notes = resolved.config, []
-    encoder = recipe.encoder
-    if recipe.start_from is not None:
-        start = Trained.load(resolved.base / recipe.start_from)
-        vocabulary = start.tokenizer.vocab_size
-        encoder, said = taken_sizes(resolved, start)
-        notes += said
-    elif recipe.tokenizer.path is not None:
-        vocabulary = sample_tokenizer(resolved)[0].vocab_size
-    else:
-        vocabulary = {"bytes": 261}.get(recipe.tokenizer.kind, recipe.tokenizer.vocab_size)
-        notes.append(f"Vocabulary of {vocabulary:,} tokens, as the recipe asks; little text may give fewer.")
-    length = min(length or 128, encoder.max_length)
-    views = []
-    for stage in stages_of(recipe):
-        objective, own_notes = stage.recipe.objective, list(notes)
-        if isinstance(objective, MaskedConfig):
-            readout, share = WordReadoutConfig(), objective.share
-        else:
-            outputs, said = _outputs(resolved, objective)
-            own_notes += said
-            readout, share = DocumentReadoutConfig(pooling=objective.pooling, outputs=outputs), 0.0
-        frontend = recipe.frontend.model_copy(update={"vocab_size": vocabulary})
-        with torch.device("meta"):
-            model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout))
-        training = stage.recipe.training
-        positions = rounded_budget(training.batch_tokens, encoder.max_length)
-        views.append(
-            ModelView(
-                stage.name,
-                cost_table(model, length=length, mask_share=share or 0.15),
-                length,
-                positions,
-                training.accumulate,
-                training_bytes(model, training, positions, length, share),
-                inference_bytes(model, positions, length),
-                own_notes,
-            )
-        )
-    return views
-
-
-def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig) -> tuple[int, list[str]]:
-    """How many numbers the answer has: from the labels of the first rows."""
-    if objective.kind == "regress":
-        return 1, []
-    try:
-        rows = islice(reading_of(resolved).rows("train"), LOOKED_AT_ROWS)
-        labels = {label for row in rows for label in (row.label if isinstance(row.label, list) else [row.label])}
-    except DataError as error:
-        return 2, [f"Two classes are assumed, because the data cannot be read: {error.given}"]
-    return max(1, len(labels)), []
-
-
-def training_bytes(
-    model: Model, training: TrainingConfig, positions: int, length: int, mask_share: float
-) -> dict[str, int]:
-    """Rough bytes of training in float32 with P = `positions`, T = `length`, width D, inner width I, heads H.
-
-        weights      4 per parameter
-        gradients    4 per parameter
-        optimizer    8 per parameter (AdamW's two moments), 4 for the matrices that Muon trains
-        activations  4 * P * (L * (10 D + 2 I + 2 H T) + 6 D): per block two norms, q k v, mixed and projected
-                     vectors, two sums (10 D), both sides of the activation (2 I), attention scores and shares
-                     (2 H T); plus for masked words 4 * 3 * (share * P) * V for logits, their shares and gradient
-
-    bf16 halves the activations of the blocks but not of the logits.
-    """
-    config = model.config.encoder
-    total = count(model)
-    matrices = 0
-    if training.optim.kind == "muon":
-        matrices = sum(p.numel() for p in model.encoder.blocks.parameters() if p.dim() >= 2)
-    per_block = 10 * config.width + 2 * config.inner_width + 2 * config.heads * length
-    activations = 4 * positions * (config.depth * per_block + 6 * config.width)
-    logits = int(12 * mask_share * positions * model.frontend.words.num_embeddings)
-    return {
-        "weights": 4 * total,
-        "gradients": 4 * total,
-        "optimizer state": 8 * (total - matrices) + 4 * matrices,
-        "activations": activations + logits,
-    }
-
-
-def inference_bytes(model: Model, positions: int, length: int) -> dict[str, int]:
-    """Rough bytes of use: 4 per parameter, and the widest moment of one block, 4 * P * (6 D + 2 I + 2 H T)."""
-    config = model.config.encoder
-    per_block = 6 * config.width + 2 * config.inner_width + 2 * config.heads * length
-    return {"weights": 4 * count(model), "activations": 4 * positions * per_block}
 
 
 # -- the first batch -------------------------------------------------------------------------------
@@ -266,6 +107,7 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
         run.start_words(model, store, recipe.seed)
     tokens = int(sample_lengths(store, run.max_length, recipe.data.long).sum())
     text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
+    run.start_ngrams(model, text, tokenizer)
     fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed)
     batch, _ = next(fit.loader.epoch(Place()))
     return Prepared(stage, tokenizer, described, objective, fit, batch)
