@@ -231,3 +231,23 @@ def test_memory_stays_flat_over_epochs_and_corpora(tokenizer: Tokenizer, tmp_pat
 
     small = peak(300, 1)
     assert peak(300, 3) < 1.2 * small and peak(3000, 1) < 1.2 * small
+
+
+def test_streamed_windows_may_be_asked_for_in_any_order(tokenizer: Tokenizer) -> None:
+    def told(windows: Windows, epoch: int, number: int) -> tuple[list[int], list[int]] | None:
+        found = windows.window(epoch, number)
+        return None if found is None else (found[0].tokens.tolist(), found[1].tolist())
+
+    asked = [(0, 2), (0, 0), (0, 1), (1, 1), (0, 3), (0, 4), (1, 0)]
+    windows = windows_of("streamed", tokenizer)
+    found = [told(windows, *place) for place in asked]
+    assert found == [told(windows_of("streamed", tokenizer), *place) for place in asked]
+    assert found[5] is None and found[1] != found[6]
+
+
+def test_long_and_short_rows_come_mixed(tokenizer: Tokenizer) -> None:
+    """Packing begins with the longest rows; training must not."""
+    sizes = [float(batch.layout.lengths.float().mean()) for batch, _ in loader_of(tokenizer).epoch(Place())]
+    first = sizes[: len(sizes) // 4]
+    assert min(sizes) < 0.8 * max(sizes)
+    assert first != sorted(first, reverse=True)

@@ -78,7 +78,12 @@ def test_the_share_is_right_and_only_real_tokens_are_hidden(
 
 def test_the_number_of_slots_is_constant(batches: list[Batch], tokenizer: Tokenizer) -> None:
     """One shape for the largest product of the model, also while the share changes."""
-    for config in ({"share": 0.15}, {"share": 0.3, "final_share": 0.1}, {"share": 0.2, "unit": "span"}):
+    for config in (
+        {"share": 0.15},
+        {"share": 0.3, "final_share": 0.1},
+        {"share": 0.1, "final_share": 0.6},
+        {"unit": "span"},
+    ):
         objective = objective_of(tokenizer, **config)
         sizes = {
             objective.prepare(batch, np.random.default_rng(0), progress).truth["at"].numel()
@@ -200,11 +205,14 @@ def test_nothing_to_hide_is_no_loss_and_a_single_token_is_hidden(unit: str) -> N
         assert hidden(objective.prepare(batch, rng, 0.0)).size == expected
 
 
-def test_the_share_moves_along_its_schedule(batches: list[Batch], tokenizer: Tokenizer) -> None:
-    objective = objective_of(tokenizer, share=0.4, final_share=0.1)
-    assert [objective.share_at(p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([0.4, 0.4, 0.25, 0.1, 0.1])
+@pytest.mark.parametrize(("first", "middle", "last"), [(0.4, 0.25, 0.1), (0.1, 0.4, 0.7)])
+def test_the_share_moves_along_its_schedule(
+    first: float, middle: float, last: float, batches: list[Batch], tokenizer: Tokenizer
+) -> None:
+    objective = objective_of(tokenizer, share=first, final_share=last)
+    assert [objective.share_at(p) for p in (-1, 0, 0.5, 1, 2)] == pytest.approx([first, first, middle, last, last])
     wanted = candidates_of(batches[0], tokenizer).sum()
-    for progress, share in ((0.0, 0.4), (0.5, 0.25), (1.0, 0.1)):
+    for progress, share in ((0.0, first), (0.5, middle), (1.0, last)):
         done = objective.prepare(batches[0], np.random.default_rng(0), progress)
         assert abs(hidden(done).size - share * wanted) <= 1
 
