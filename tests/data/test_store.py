@@ -227,3 +227,21 @@ def test_the_file_says_what_is_in_it(tokenizer: Tokenizer, rows: list[Row], tmp_
     store_on_disk(tmp_path / "s", lambda: rows, tokenizer, labels="class")
     meta = json.loads((tmp_path / "s" / "meta.json").read_text(encoding="utf-8"))
     assert meta["texts"] == len(rows) and meta["dtype"] == "uint16" and meta["label_names"] == ["bad", "good"]
+
+
+@pytest.mark.parametrize(("vocab_size", "size"), [(1 << 15, 2), ((1 << 15) + 1, 4)])
+def test_the_largest_id_and_its_word_start_keep_apart(vocab_size: int, size: int) -> None:
+    """Row 10, at its edge: 32,768 tokens still fit in two bytes beside the flag."""
+
+    class Fixed:
+        def __init__(self) -> None:
+            self.vocab_size = vocab_size
+
+        def encode_flat(self, texts: list[str]) -> Any:
+            ids = np.array([vocab_size - 1, 0, vocab_size - 2], np.uint32)
+            return np.tile(ids, len(texts)), np.tile([True, False, False], len(texts)), np.full(len(texts), 3)
+
+    store = store_in_memory([Row("x", None, None, "x")] * 2, Fixed())  # type: ignore[arg-type]
+    ids, starts = store.text(1)
+    assert store.tokens.itemsize == size
+    assert ids.tolist() == [vocab_size - 1, 0, vocab_size - 2] and starts.tolist() == [True, False, False]

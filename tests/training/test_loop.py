@@ -232,9 +232,9 @@ def test_a_budget_is_used_up_and_hardly_more(budget: str, accumulate: int, token
         assert (state.place.epoch, state.place.window) == (1, 1)
 
 
-@pytest.mark.parametrize("validation", [0.0, 0.15])
+@pytest.mark.parametrize("validation", [0.0, 0.4])
 def test_a_time_budget_ends_in_time_with_validation_inside(validation: float, tokenizer: Tokenizer) -> None:
-    fit = make_fit(tokenizer, training={"budget": "2s", "validations": 4})
+    fit = make_fit(tokenizer, training={"budget": "2s", "validations": 2})
 
     def slow(model: Any) -> dict[str, float]:
         time.sleep(validation)
@@ -268,3 +268,18 @@ def test_the_journal_row_says_what_happened(tokenizer: Tokenizer) -> None:
     assert all(row["loss"] > 0 and row["gradient_norm"] > 0 and 0 <= row["accuracy"] <= 1 for row in rows)
     assert rows[-1]["tokens"] == fit.state.tokens <= fit.state.positions
     assert 0 < fit.state.waited < fit.state.seconds
+
+
+def test_the_mask_share_follows_the_schedule_through_the_run(tokenizer: Tokenizer) -> None:
+    fit = make_fit(tokenizer, objective={"share": 0.6, "final_share": 0.1}, training={"budget": "10 steps"})
+    real, shares = fit.objective.loss, []
+
+    def loss(output: Output, batch: Batch) -> Loss:
+        found = real(output, batch)
+        shares.append(float(found.count) / batch.layout.real_tokens)
+        return found
+
+    fit.objective.loss = loss  # type: ignore[method-assign]
+    assert fit.advance()
+    assert shares[0] > 0.45 and shares[-1] < 0.2
+    assert all(a > b for a, b in zip(shares[::3], shares[3::3]))

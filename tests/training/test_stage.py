@@ -339,3 +339,18 @@ def test_resume_of_a_streamed_corpus_equals_the_uninterrupted_run(
     stage_of(fit, tmp_path / "run").run()
     assert all(torch.equal(a, b) for a, b in zip(everything(whole).values(), everything(fit).values()))
     assert journal_of(tmp_path / "run") == journal_of(tmp_path / "whole")
+
+
+def test_the_best_weights_survive_an_interruption(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def fresh() -> Fit:
+        fit = make_fit(tokenizer, training={"budget": "8 steps", "validations": 4}, validate=True)
+        fit.validate = lambda model: {"score": 1.0 / fit.state.step}
+        return fit
+
+    whole = stage_of(fresh(), tmp_path / "whole").run()
+    with pytest.raises(Interrupted):
+        stage_of(fresh(), tmp_path / "run", 5).run()
+    fit = fresh()
+    found = stage_of(fit, tmp_path / "run").run()
+    assert fit.state.best_step == 2
+    assert all(torch.equal(found[name], whole[name]) for name in whole)

@@ -248,6 +248,8 @@ class Fit:
         with borrowed(self.model, self._candidate()):
             scores = self.validate(self.model)
         self._validation_seconds = time.perf_counter() - begin
+        # Its own time counts as progress, or a slow validation would be due again at once.
+        state.seconds = self._elapsed()
         state.validated_progress = self.progress
         state.validated_step = state.step
         score = scores["score"]
@@ -258,7 +260,6 @@ class Fit:
             self.best = {name: value.clone() for name, value in self._candidate().items()}
         else:
             state.without_gain += 1
-        state.seconds = self._elapsed()
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
         self.on_score({**row, "best_step": state.best_step})
         return 0 < self.config.patience <= state.without_gain
