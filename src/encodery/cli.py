@@ -387,6 +387,9 @@ def _words(error: BaseException) -> tuple[str, int]:
 def main() -> None:
     """Run the command line: a problem is one message and an exit code, not a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Threads of torch sleep while they wait for one another. Spinning, the default, is hardly faster on an idle
+    # machine, and many times slower on one where something else runs too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     debug = "--debug" in sys.argv[:end]
     if debug:

@@ -28,6 +28,7 @@ encoder:
   preset: mini                       # vectors of 256 numbers, 4 heads
   depth: 3
   max_length: 128
+  drop_rate: 0.2
 
 pretrain:                            # learn from the text alone first ...
   data: [data/unlabelled.txt]        # {unlabelled} more reviews, without labels
@@ -36,7 +37,7 @@ pretrain:                            # learn from the text alone first ...
 
 objective: classify                  # ... then from the labels
 training:
-  budget: 6 epochs
+  budget: 4 epochs
   batch_tokens: 2048
 
 evaluation:

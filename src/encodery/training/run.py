@@ -163,8 +163,12 @@ class Run:
         if extra is not None:
             data = data.model_copy(update={"train": [*data.train, *extra.data]})
             labels = "none"
-        cache = Path(self.recipe.cache) if self.recipe.cache else self.folder.parent / ".cache"
-        return Reading(data, self.base, self.recipe.seed, labels, cache)
+        return Reading(data, self.base, self.recipe.seed, labels, self.cache)
+
+    @property
+    def cache(self) -> Path:
+        """Where token caches lie: as the recipe says, or beside the run's folder."""
+        return Path(self.recipe.cache) if self.recipe.cache else self.folder.parent / ".cache"
 
     def loader(self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig) -> Loader:
         """Batches of a held store, in order: for scoring."""
@@ -190,6 +194,7 @@ class Run:
                 "objective": pretrain.objective,
                 "training": pretrain.training,
                 "pretrain": None,
+                "cache": str(self.cache),
             }
         )
         inner = replace(self, recipe=recipe, folder=folder, began=time.perf_counter())
