@@ -20,7 +20,7 @@ from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.model import Model, ModelConfig
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
-from encodery.training.corpus import sample_lengths
+from encodery.data.corpus import sample_lengths
 from encodery.training.loop import Fit, TrainingConfig
 from encodery.training.precision import Precision
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from encodery.data.loader import Loader, Place
+from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.calibration import fit_mix, probabilities_at
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
 from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model
-from encodery.objectives.masked import Masked
+from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.trained import Task
 
+# Which tokens are hidden when a pretrained model is judged follows from this alone.
+JUDGE_SEED = 20_201
 MAIN_METRIC: dict[str, str] = {"classify": "accuracy", "multilabel": "f1_micro", "regress": "spearman"}
 
 
@@ -62,9 +67,14 @@ def fit_readout_mix(model: Model, task: Task, parts: np.ndarray, truth: np.ndarr
 
 
 def masked_loss(
-    model: Model, loader: Loader, objective: Masked, dtype: torch.dtype, most_batches: int = 200
+    model: Model, loader: Loader, tokenizer: Tokenizer, dtype: torch.dtype, most_batches: int = 200
 ) -> dict[str, float]:
-    """Mean loss in nats and share guessed right over hidden tokens; the same tokens are hidden at every call."""
+    """Mean loss in nats and share guessed right over hidden tokens; the same tokens are hidden at every call.
+
+    15 % are hidden, as in BERT, whatever the model was trained with: losses of different recipes can be compared.
+    """
+    objective = Masked.of(MaskedConfig(share=0.15), tokenizer)
+    loader = replace(loader, prepare=objective.prepare, seed=JUDGE_SEED)
     device = model.frontend.words.weight.device
     total = count = correct = 0.0
     model.eval()

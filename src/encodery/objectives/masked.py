@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.config import Config
+from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import WordReadoutConfig
 
 IGNORED = -100
@@ -53,6 +54,12 @@ class Masked:
         self.special = np.zeros(vocab_size, dtype=bool)
         self.special[sorted(special_ids)] = True
         self.ordinary = np.flatnonzero(~self.special)
+
+    @classmethod
+    def of(cls, config: MaskedConfig, tokenizer: Tokenizer) -> Masked:
+        """The objective for the vocabulary of `tokenizer`."""
+        special = frozenset(tokenizer.special_ids)
+        return cls(config, vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, special_ids=special)
 
     def readout(self) -> WordReadoutConfig:
         return WordReadoutConfig()

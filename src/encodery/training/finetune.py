@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encodery.data.corpus import HeldRows, Reading, held_rows
 from encodery.data.loader import Loader
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
@@ -15,12 +16,8 @@ from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError
 from encodery.evaluation.evaluate import fit_readout_mix, mixed, quick_score, row_parts
 from encodery.evaluation.record import ComparisonRow, RunRecord
-from encodery.model import Model, count
-from encodery.objectives.supervised import Supervised, SupervisedConfig
-from encodery.trained import Task, Trained
-from encodery.training.corpus import HeldRows, Reading, held_rows
-from encodery.training.recipe import Compared
-from encodery.training.results import (
+from encodery.evaluation.results import (
+    Compared,
     Contender,
     base_record,
     baseline_rows,
@@ -30,6 +27,9 @@ from encodery.training.results import (
     diagnoses,
     pairwise_notes,
 )
+from encodery.model import Model, count
+from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.trained import Task, Trained
 
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from encodery.config import Resolved
+from encodery.data.corpus import Reading, require_classes
 from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.transformer import TransformerConfig
 from encodery.errors import DataError, nearest
 from encodery.trained import Trained
-from encodery.training.corpus import Reading, require_classes
 from encodery.training.recipe import Recipe
 from encodery.training.run import rounded_budget
 

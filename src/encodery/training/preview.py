@@ -13,6 +13,7 @@ import torch
 
 from encodery.batch import Batch
 from encodery.config import Resolved
+from encodery.data.corpus import TrainingText, require_classes, sample_lengths
 from encodery.data.ledger import Ledger
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
@@ -21,7 +22,6 @@ from encodery.objectives.masked import IGNORED, Masked
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
-from encodery.training.corpus import TrainingText, require_classes, sample_lengths
 from encodery.training.finetune import make_supervised
 from encodery.training.journal import Progress
 from encodery.training.loop import Fit
@@ -117,8 +117,7 @@ def _objective(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer) -> Any:
     config = recipe.objective
     if isinstance(config, SupervisedConfig):
         return make_supervised(config, store)
-    special = frozenset(tokenizer.special_ids)
-    return Masked(config, vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, special_ids=special)
+    return Masked.of(config, tokenizer)
 
 
 def _quiet(recipe: Recipe) -> Recipe:

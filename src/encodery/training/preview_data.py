@@ -12,12 +12,12 @@ from itertools import islice
 import numpy as np
 
 from encodery.config import Resolved
+from encodery.data.corpus import Reading
 from encodery.data.ledger import Ledger
 from encodery.data.rows import Row
 from encodery.data.sources import Split, columns, has_split, total_bytes
 from encodery.data.tokenizer_training import guess_language, script_shares
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
-from encodery.training.corpus import Reading
 from encodery.training.preflight import reading_of
 from encodery.training.recipe import Recipe
 

@@ -10,6 +10,7 @@ from encodery.config import Config
 from encodery.data.sources import DataConfig, SourceConfig
 from encodery.data.tokenizers import TokenizerConfig
 from encodery.encoders.transformer import TransformerConfig
+from encodery.evaluation.results import EvaluationConfig
 from encodery.frontends.text import TextConfig
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
@@ -17,7 +18,6 @@ from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
 ObjectiveConfig = Annotated[MaskedConfig | SupervisedConfig, Field(discriminator="kind")]
-Compared = Literal["majority", "tfidf", "scratch"]
 
 
 class PretrainConfig(Config):
@@ -31,18 +31,6 @@ class PretrainConfig(Config):
     training: TrainingConfig = TrainingConfig.model_validate(
         {"budget": "5m", "batch_tokens": 2048, "optim": {"kind": "muon", "schedule": "linear"}}
     )
-
-
-class EvaluationConfig(Config):
-    """What the result is compared with and how sure the figures are."""
-
-    compare: list[Compared] = Field(default_factory=lambda: ["majority", "tfidf"])  # type: ignore[arg-type]
-    """majority: the commonest answer; tfidf: TF-IDF with a linear model on the same rows; scratch: the same
-    encoder, fine-tuned the same way, without the weights it started from."""
-    resamples: int = Field(default=1000, ge=100, le=100_000)
-    """Bootstrap resamples behind each 95 % interval."""
-    errors: int = Field(default=20, ge=0, le=1000)
-    """How many of the rows it is most wrong about the report shows."""
 
 
 class Recipe(Config):

@@ -12,6 +12,15 @@ from typing import Any
 
 import torch
 
+from encodery.data.corpus import (
+    Reading,
+    TrainingText,
+    held_rows,
+    length_facts,
+    length_histogram,
+    make_tokenizer,
+    training_text,
+)
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.samples import SampleMaker
 from encodery.data.sources import has_split
@@ -24,35 +33,25 @@ from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
+from encodery.evaluation.results import (
+    base_record,
+    diagnoses,
+)
 from encodery.frontends.cooccurrence import cooccurrence_embeddings
 from encodery.heads.readouts import DocumentReadout, WordReadout
 from encodery.model import Model, ModelConfig, count, load_matching
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Task, Trained
-from encodery.training.corpus import (
-    Reading,
-    TrainingText,
-    held_rows,
-    length_facts,
-    length_histogram,
-    make_tokenizer,
-    training_text,
-)
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, TrainingConfig
 from encodery.training.precision import choose_precision
 from encodery.training.recipe import PretrainConfig, Recipe
-from encodery.training.results import (
-    base_record,
-    diagnoses,
-)
 from encodery.training.signals import StopRequest
 from encodery.training.stage import Stage, log_unigram, unigram_entropy
 
 # The co-occurrence start looks at no more of the corpus than this: more changes the vectors hardly at all.
 COUNTED_TOKENS = 4_000_000
-VALIDATION_MASK_SEED = 20_201
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Run:
         text = self.training_text(reading, tokenizer)
         store = text.known
         validation = held_rows(reading, "validation", tokenizer, []) if has_split(reading.data, "validation") else None
-        objective = self._masked(config, tokenizer)
+        objective = Masked.of(config, tokenizer)
         model = self.build(tokenizer, objective.readout(), self.recipe.seed, start)
         if start is None:
             self.start_words(model, store, self.recipe.seed)
@@ -225,12 +224,9 @@ class Run:
         validate: Callable[[Model], dict[str, float]] | None = None
         if validation is not None:
             loader = self.loader(validation.store, tokenizer, training)
-            # The share stays that of BERT, so that losses of different recipes can be compared.
-            judge = self._masked(MaskedConfig(share=0.15), tokenizer)
-            loader = replace(loader, prepare=judge.prepare, seed=VALIDATION_MASK_SEED)
 
             def by_masked_words(model: Model) -> dict[str, float]:
-                found = masked_loss(model, loader, judge, self.precision.dtype)
+                found = masked_loss(model, loader, tokenizer, self.precision.dtype)
                 return {
                     "score": -found["loss"],
                     "validation_loss": found["loss"],
@@ -245,14 +241,6 @@ class Run:
         trained = Trained(model, tokenizer, task)
         record = self._masked_record(fit, task, store, entropy, validate, model)
         return self.write(record, trained)
-
-    def _masked(self, config: MaskedConfig, tokenizer: Tokenizer) -> Masked:
-        return Masked(
-            config,
-            vocab_size=tokenizer.vocab_size,
-            mask_id=tokenizer.mask_id,
-            special_ids=frozenset(tokenizer.special_ids),
-        )
 
     def _masked_record(
         self, fit: Fit, task: Task, store: TokenStore, entropy: float, validate: Any, model: Model

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from encodery.config import load_config
+from encodery.data.corpus import Reading
 from encodery.data.sources import DataConfig
 from encodery.data.tokenizers import Coverage, Tokenizer, TokenizerConfig, coverage, train_tokenizer
 from encodery.durable import replace_file
 from encodery.errors import ConfigError
-from encodery.training.corpus import Reading
 
 HELD_OUT = 0.05
 _MEASURED_TEXTS = 5000

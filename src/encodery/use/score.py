@@ -10,6 +10,7 @@ from typing import Any
 
 from encodery.bundle import read_bundle
 from encodery.config import load_config
+from encodery.data.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
 from encodery.data.sources import DataConfig, Labels
 from encodery.durable import replace_file
 from encodery.errors import DataError
@@ -17,12 +18,8 @@ from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
+from encodery.evaluation.results import EvaluationConfig, base_record, detail, diagnoses
 from encodery.model import count
-from encodery.objectives.masked import Masked, MaskedConfig
-from encodery.training.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
-from encodery.training.recipe import EvaluationConfig
-from encodery.training.results import base_record, detail, diagnoses
-from encodery.training.run import VALIDATION_MASK_SEED
 from encodery.use.predict import Predictor, load
 
 _LABELS: dict[str, Labels] = {"masked": "none", "classify": "class", "multilabel": "classes", "regress": "number"}
@@ -103,14 +100,7 @@ def _data(folder: Path, files: list[str], columns: Columns, *, paired: bool) -> 
 
 def _masked(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
     tokenizer = predictor.trained.tokenizer
-    judge = Masked(
-        MaskedConfig(share=0.15),
-        vocab_size=tokenizer.vocab_size,
-        mask_id=tokenizer.mask_id,
-        special_ids=frozenset(tokenizer.special_ids),
-    )
-    loader = replace(predictor.loader(held.store), prepare=judge.prepare, seed=VALIDATION_MASK_SEED)
-    found = masked_loss(predictor.trained.model, loader, judge, predictor.dtype)
+    found = masked_loss(predictor.trained.model, predictor.loader(held.store), tokenizer, predictor.dtype)
     metrics = {f"masked_{name}": Metric(found[name], None, None).to_dict() for name in ("loss", "accuracy")}
     return {"metrics": metrics, "main_metric": "masked_accuracy"}
 

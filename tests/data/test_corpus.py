@@ -16,7 +16,7 @@ from encodery.data.sources import DataConfig, Row
 from encodery.data.store import store_in_memory
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.errors import DataError
-from encodery.training.corpus import (
+from encodery.data.corpus import (
     Reading,
     held_rows,
     length_facts,

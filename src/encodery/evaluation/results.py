@@ -7,10 +7,13 @@ import platform
 import sys
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from encodery.config import Config
+from encodery.data.corpus import HeldRows
 from encodery.evaluation.baselines import Baseline, majority, tfidf_logistic
 from encodery.evaluation.calibration import expected_calibration_error, fit_temperature, reliability_bins
 from encodery.evaluation.evaluate import MAIN_METRIC, probabilities, score
@@ -19,8 +22,6 @@ from encodery.evaluation.metrics import score_labels, score_multilabel, score_nu
 from encodery.evaluation.mistakes import confusion_matrix, most_wrong, most_wrong_numbers, per_class_table
 from encodery.evaluation.record import ComparisonRow, RunKind, RunRecord
 from encodery.trained import Task
-from encodery.training.corpus import HeldRows
-from encodery.training.recipe import Compared, EvaluationConfig
 
 RUN_KIND: dict[str, RunKind] = {
     "masked": "pretraining",
@@ -28,6 +29,21 @@ RUN_KIND: dict[str, RunKind] = {
     "multilabel": "multilabel",
     "regress": "regression",
 }
+
+
+Compared = Literal["majority", "tfidf", "scratch"]
+
+
+class EvaluationConfig(Config):
+    """What the result is compared with and how sure the figures are."""
+
+    compare: list[Compared] = Field(default_factory=lambda: ["majority", "tfidf"])  # type: ignore[arg-type]
+    """majority: the commonest answer; tfidf: TF-IDF with a linear model on the same rows; scratch: the same
+    encoder, fine-tuned the same way, without the weights it started from."""
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""
+    errors: int = Field(default=20, ge=0, le=1000)
+    """How many of the rows it is most wrong about the report shows."""
 
 
 @dataclass(frozen=True)
