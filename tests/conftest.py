@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from encodery.batch import Batch, layout_of
+from encodery.data.corpus import sample_lengths
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.samples import SampleMaker
 from encodery.data.sources import Row
@@ -20,7 +21,6 @@ from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.model import Model, ModelConfig
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
-from encodery.data.corpus import sample_lengths
 from encodery.training.loop import Fit, TrainingConfig
 from encodery.training.precision import Precision
 

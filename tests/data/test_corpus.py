@@ -10,12 +10,6 @@ import numpy as np
 import pytest
 
 from conftest import make_rows
-from encodery.data.loader import Loader, Place, StoredWindows, StreamedWindows
-from encodery.data.samples import LongPolicy, SampleMaker
-from encodery.data.sources import DataConfig, Row
-from encodery.data.store import store_in_memory
-from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
-from encodery.errors import DataError
 from encodery.data.corpus import (
     Reading,
     held_rows,
@@ -25,6 +19,12 @@ from encodery.data.corpus import (
     training_store,
     training_text,
 )
+from encodery.data.loader import Loader, Place, StoredWindows, StreamedWindows
+from encodery.data.samples import LongPolicy, SampleMaker
+from encodery.data.sources import DataConfig, Row
+from encodery.data.store import store_in_memory
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from encodery.errors import DataError
 
 
 def reading_of(path: Path, tmp_path: Path, **data: object) -> Reading:

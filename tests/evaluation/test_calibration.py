@@ -7,6 +7,7 @@ from encodery.errors import DataError
 from encodery.evaluation.calibration import (
     equal_mass_bins,
     expected_calibration_error,
+    fit_mix,
     fit_temperature,
     probabilities_at,
     reliability_bins,
@@ -88,3 +89,35 @@ def test_nothing_to_fit_leaves_one():
     assert fit_temperature(np.zeros((5, 3)), np.zeros(5, dtype=int)) == 1.0
     with pytest.raises(DataError):
         fit_temperature(np.zeros((5, 3)), np.zeros(4, dtype=int))
+
+
+def test_a_mix_trusts_the_answer_that_knows_more() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 600)
+    knows = np.eye(3)[truth] * 2 + rng.normal(0, 0.7, (600, 3))
+    guesses = rng.normal(0, 1, (600, 3))
+    weights = fit_mix([guesses, knows], truth)
+    assert weights[1] > 5 * weights[0]
+
+
+def test_a_mix_is_never_worse_than_an_even_one() -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 2, 200)
+    parts = [np.eye(2)[truth] * 6 + rng.normal(0, 4, (200, 2)), np.eye(2)[truth] + rng.normal(0, 1, (200, 2))]
+
+    def surprise(weights: list[float]) -> float:
+        mixed = probabilities_at(np.tensordot(weights, np.stack(parts), axes=1))
+        return float(-np.log(mixed[np.arange(200), truth]).mean())
+
+    assert surprise(fit_mix(parts, truth)) < surprise([0.5, 0.5])
+
+
+def test_a_mix_of_numbers_is_least_squares() -> None:
+    rng = np.random.default_rng(2)
+    one, two = rng.normal(size=(300, 1)), rng.normal(size=(300, 1))
+    weights = fit_mix([one, two], 0.25 * one[:, 0] + 0.75 * two[:, 0])
+    assert weights == pytest.approx([0.25, 0.75], abs=1e-3)
+
+
+def test_a_mix_without_rows_is_even() -> None:
+    assert fit_mix([np.zeros((0, 2)), np.zeros((0, 2))], np.zeros(0, dtype=int)) == [0.5, 0.5]

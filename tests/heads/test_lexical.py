@@ -1,0 +1,68 @@
+"""The n-gram answer: which features a document has, what they weigh, and that neighbours do not matter."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from encodery.batch import Batch, layout_of
+from encodery.heads.lexical import LexicalScores
+
+
+def batch_of_ids(rows: list[list[list[int]]], length: int) -> Batch:
+    """Documents of ids laid into rows."""
+    layout = layout_of([[len(document) for document in row] for row in rows], length)
+    ids = torch.zeros(layout.positions, dtype=torch.int64)
+    documents = [document for row in rows for document in row]
+    for document, start in zip(documents, layout.starts.tolist()):
+        ids[start : start + len(document)] = torch.tensor(document)
+    return Batch({"ids": ids}, layout)
+
+
+def features_of(scores: LexicalScores, document: list[int]) -> set[int]:
+    _, feature = scores._features(batch_of_ids([[document]], 16))
+    return set(feature.tolist())
+
+
+def test_a_document_has_its_distinct_tokens_and_runs() -> None:
+    """Six tokens, two of them twice: four distinct tokens; five pairs with one twice; four triples."""
+    document = [7, 8, 9, 7, 8, 11]
+    assert len(features_of(LexicalScores(2, longest=1, buckets=1 << 20), document)) == 4
+    assert len(features_of(LexicalScores(2, longest=2, buckets=1 << 20), document)) == 4 + 4
+    assert len(features_of(LexicalScores(2, longest=3, buckets=1 << 20), document)) == 4 + 4 + 4
+
+
+def test_order_matters_for_pairs_and_not_for_tokens() -> None:
+    one, two = [5, 6, 7], [7, 6, 5]
+    tokens = LexicalScores(2, longest=1, buckets=1 << 20)
+    pairs = LexicalScores(2, longest=2, buckets=1 << 20)
+    assert features_of(tokens, one) == features_of(tokens, two)
+    assert features_of(pairs, one) != features_of(pairs, two)
+
+
+def test_rarity_is_the_formula_and_zero_for_what_one_document_has() -> None:
+    scores = LexicalScores(2, longest=1, buckets=1 << 20)
+    scores.count([batch_of_ids([[[5, 6], [5, 7]], [[5, 6, 6]]], 16)])
+    (five,), (six,), (seven,) = (features_of(LexicalScores(2, longest=1, buckets=1 << 20), [n]) for n in (5, 6, 7))
+    assert scores.rarity[five] == pytest.approx(math.log(4 / 4) + 1)
+    assert scores.rarity[six] == pytest.approx(math.log(4 / 3) + 1)
+    assert scores.rarity[seven] == 0
+
+
+def test_a_neighbour_in_the_pack_never_changes_the_answer() -> None:
+    scores = LexicalScores(3, longest=3, buckets=1 << 12)
+    torch.nn.init.normal_(scores.weight, generator=torch.Generator().manual_seed(1))
+    alone = scores(batch_of_ids([[[5, 6, 7, 8]]], 16))
+    packed = scores(batch_of_ids([[[9, 9, 4], [5, 6, 7, 8], [6, 5]], [[3]]], 16))
+    torch.testing.assert_close(packed[1], alone[0])
+
+
+def test_the_weights_of_what_is_seen_get_a_gradient_and_no_others() -> None:
+    scores = LexicalScores(2, longest=2, buckets=1 << 12)
+    batch = batch_of_ids([[[5, 6, 7], [8, 9]]], 16)
+    (scores(batch) - 1).square().sum().backward()
+    assert scores.weight.grad is not None
+    touched = set(scores.weight.grad.abs().sum(dim=1).nonzero().ravel().tolist())
+    assert touched == set(scores._features(batch)[1].tolist())
