@@ -14,6 +14,8 @@ from encodery.batch import Batch, Sample, layout_of
 ROW_LENGTHS = (64, 128, 256, 512)
 """The shortest row is the first of these that leaves less padding than WASTE; longer ones are powers of two."""
 WASTE = 0.03
+GROUP_BATCHES = 16
+"""So many batches are packed together: enough to fill rows well, few enough to stay mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ def longest_row(max_length: int) -> int:
 
 
 def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[BatchPlan]:
-    """Place every sample once, longest first, into batches of `budget` positions.
+    """Place every sample once into batches of `budget` positions.
 
     Attention costs grow with the row, so short documents should live in short rows; but a row little longer than
     its documents cannot be filled. The shortest row length is therefore the first that wastes little. Few row
@@ -56,10 +58,27 @@ def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[Batc
 
 
 def _plan(lengths: np.ndarray, budget: int, sizes: list[int]) -> list[BatchPlan]:
+    """Plan in groups of consecutive samples, so that a batch holds what stands near each other in a shuffled order
+    and not what has the same length. What a group leaves in an incomplete batch goes to the next group."""
+    plans: list[BatchPlan] = []
+    waiting: list[int] = []
+    tokens = 0
+    for number, length in enumerate(lengths.tolist()):
+        waiting.append(number)
+        tokens += length
+        if tokens >= GROUP_BATCHES * budget:
+            *complete, last = _plan_group(lengths, waiting, budget, sizes)
+            plans += complete
+            waiting = sorted(number for row in last.rows for number in row)
+            tokens = int(lengths[waiting].sum())
+    return plans + _plan_group(lengths, waiting, budget, sizes)
+
+
+def _plan_group(lengths: np.ndarray, numbers: list[int], budget: int, sizes: list[int]) -> list[BatchPlan]:
     """Rows are filled best fit: the longest sample that still fits the rest of the row. Long rows take shorter
     samples into their gaps, and a batch that lacks long samples is completed with shorter ones, so only the very
     last batch is partly empty."""
-    shelf = _Shelf(lengths)
+    shelf = _Shelf(lengths, numbers)
     plans: list[BatchPlan] = []
     for size, shorter in zip(reversed(sizes), [*reversed(sizes[:-1]), 0]):
         # A batch of this row length is begun as long as a sample needs rows this long.
@@ -83,11 +102,10 @@ def _fill_row(shelf: _Shelf, size: int) -> list[int]:
 class _Shelf:
     """Sample numbers sorted by length; gives out the longest one that fits, in order of arrival."""
 
-    def __init__(self, lengths: np.ndarray) -> None:
-        assert lengths.size == 0 or int(lengths.min()) > 0, "a sample has no tokens"
-        order = np.argsort(-lengths, kind="stable")[::-1]
+    def __init__(self, lengths: np.ndarray, numbers: list[int]) -> None:
         self._by_length: dict[int, list[int]] = {}
-        for number in order.tolist():
+        for number in reversed(numbers):
+            assert lengths[number] > 0, "a sample has no tokens"
             self._by_length.setdefault(int(lengths[number]), []).append(number)
         self._known = sorted(self._by_length)
 
