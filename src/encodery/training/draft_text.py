@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _head(draft: Draft, name: str) -> str:
     some = f"the first {draft.rows:,}" if not draft.all_rows else f"all {draft.rows:,}"
     return "\n".join(
         [
-            f"# Drafted from {some} rows of {draft.files['train'][0]} ({draft.megabytes:.1f} MB, {draft.format}).",
+            f"# Drafted from {some} rows of {Path(draft.files['train'][0]).name} ({draft.megabytes:.1f} MB, {draft.format}).",
             "# Look before you train:  encodery inspect data THIS_FILE   (also: model, config, batch, learning)",
             "# Every key can be changed on the command line: encodery train THIS_FILE training.budget=5m",
             "",
