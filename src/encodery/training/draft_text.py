@@ -35,9 +35,10 @@ def _line(code: str, comment: str) -> str:
 
 def _head(draft: Draft, name: str) -> str:
     some = f"the first {draft.rows:,}" if not draft.all_rows else f"all {draft.rows:,}"
+    file = Path(draft.files["train"][0]).name
     return "\n".join(
         [
-            f"# Drafted from {some} rows of {Path(draft.files['train'][0]).name} ({draft.megabytes:.1f} MB, {draft.format}).",
+            f"# Drafted from {some} rows of {file} ({draft.megabytes:.1f} MB, {draft.format}).",
             "# Look before you train:  encodery inspect data THIS_FILE   (also: model, config, batch, learning)",
             "# Every key can be changed on the command line: encodery train THIS_FILE training.budget=5m",
             "",
