@@ -33,11 +33,11 @@ encoder:
 pretrain:                            # learn from the text alone first ...
   data: [data/unlabelled.txt]        # {unlabelled} more reviews, without labels
   training:
-    budget: 130s
+    budget: 190s
 
 objective: classify                  # ... then from the labels
 training:
-  budget: 4 epochs
+  budget: 45s
   batch_tokens: 2048
 
 evaluation:
