@@ -28,16 +28,15 @@ encoder:
   preset: mini                       # vectors of 256 numbers, 4 heads
   depth: 3
   max_length: 128
-  drop_rate: 0.2
 
 pretrain:                            # learn from the text alone first ...
   data: [data/unlabelled.txt]        # {unlabelled} more reviews, without labels
   training:
-    budget: 190s
+    budget: 170s
 
 objective: classify                  # ... then from the labels
 training:
-  budget: 45s
+  budget: 60s
   batch_tokens: 2048
 
 evaluation:
