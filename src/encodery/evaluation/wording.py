@@ -113,12 +113,6 @@ def verdict(record: RunRecord) -> list[str]:
     return lines
 
 
-def last_value(record: RunRecord, key: str) -> float | None:
-    """The last figure of a curve, or None."""
-    found = [row[key] for row in record.curves if row.get(key) is not None]
-    return found[-1] if found else None
-
-
 def _rivals(record: RunRecord) -> list[ComparisonRow]:
     """The rows before this run's own that are no mere guess: linear model, no pretraining."""
     guesses = {"majority", "mean"}

@@ -197,7 +197,7 @@ class Run:
             }
         )
         inner = replace(self, recipe=recipe, folder=folder, began=time.perf_counter())
-        inner.device, inner.precision = self.device, self.precision
+        inner.device, inner.precision = self.device, choose_precision(pretrain.training.precision, self.device)
         result = inner._masked_run(pretrain.objective, pretrain.training, start, extra=pretrain)
         self.pretrain_seconds = result.record.seconds or 0.0
         return result.trained
