@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -174,19 +175,29 @@ def known_keys(schema: type[BaseModel], prefix: str = "", seen: tuple[type, ...]
                 yield from known_keys(model, f"{prefix}{name}.", (*seen, schema))
 
 
-def suggestion(name: str, holder: type[BaseModel] | None, schema: type[BaseModel] | None) -> str:
-    """`, did you mean 'x'?`: the nearest key at this level, else the same (or a very near) key elsewhere."""
+def suggestion(path: Path_, holder: type[BaseModel] | None, schema: type[BaseModel] | None) -> str:
+    """`, did you mean 'x'?`: the nearest key at this level, else the same (or a very near) key elsewhere.
+
+    Of several places elsewhere the one that shares the longest beginning with `path` is named: `training.lr` means
+    `training.optim.lr`, though pretraining has a rate too.
+    """
+    name = str(path[-1])
     close = nearest(name, holder.model_fields if holder else ())
     if close or schema is None:
         return close
-    elsewhere: dict[str, str] = {}
+    elsewhere: dict[str, list[str]] = {}
     for key in known_keys(schema):
-        elsewhere.setdefault(key.rsplit(".", 1)[-1], key)
-    if name in elsewhere:
-        return f", did you mean '{elsewhere[name]}'?"
-    close = nearest(name, elsewhere)
-    found = close.split("'")[1] if close else ""
-    return f", did you mean '{elsewhere[found]}'?" if found else ""
+        elsewhere.setdefault(key.rsplit(".", 1)[-1], []).append(key)
+    if name not in elsewhere:
+        close = nearest(name, elsewhere)
+        name = close.split("'")[1] if close else ""
+    above = [str(part) for part in path[:-1]]
+
+    def shared(key: str) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(above, key.split("."))))
+
+    places = sorted(elsewhere.get(name, []), key=shared, reverse=True)
+    return f", did you mean '{places[0]}'?" if places else ""
 
 
 def shown(value: Any) -> str:
@@ -233,7 +244,7 @@ def _problem(path: Path_, found: _Found, schema: type[BaseModel] | None) -> Prob
         names = list(found.holder.model_fields) if found.holder else []
         more = ", ..." if len(names) > shown_names else ""
         expected = f"one of {', '.join(names[:shown_names])}{more}" if names else ""
-        hint = suggestion(name, found.holder, schema)
+        hint = suggestion(path, found.holder, schema)
         return Problem("", key, "unknown key", expected, hint, path, kind)
     if kind == "missing":
         info = found.holder.model_fields.get(name) if found.holder else None

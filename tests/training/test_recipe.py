@@ -1,0 +1,22 @@
+"""What a recipe accepts and what it says about keys that stand in the wrong section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encodery.config import load_config
+from encodery.errors import ConfigError
+from encodery.training.recipe import Recipe
+
+
+def test_a_key_of_the_wrong_section_is_sought_nearby_first(tmp_path: Path) -> None:
+    """Pretraining has a rate as well; who writes under training means the one there."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {train: x.csv}\nobjective: classify\ntraining: {lr: 1e-3}\npretrain: {training: {lr: 1}}\n")
+    with pytest.raises(ConfigError) as refused:
+        load_config(Recipe, file, [], environment={})
+    said = str(refused.value)
+    assert "training.lr: unknown key, did you mean 'training.optim.lr'" in said
+    assert "pretrain.training.lr: unknown key, did you mean 'pretrain.training.optim.lr'" in said
