@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import encodery
 from encodery.errors import DataError
+from encodery.training.loop import Fit
+from encodery.training.precision import Precision
 
 RECIPE = """\
 name: small
@@ -108,3 +111,19 @@ def test_the_same_recipe_gives_the_same_model_twice(recipe: Path, tmp_path: Path
     assert digest(one.folder / "model.safetensors") == digest(other.folder / "model.safetensors")
     third = encodery.train(recipe, *changes, "seed=5", f"output={tmp_path / 'c'}")
     assert digest(one.folder / "model.safetensors") != digest(third.folder / "model.safetensors")
+
+
+def test_each_stage_computes_in_the_precision_of_its_own_section(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scratch encoder is fine-tuned like the other one; pretraining has its own choice."""
+    seen: list[torch.dtype] = []
+
+    def recorded(model: Any, objective: Any, loader: Any, config: Any, precision: Precision, *more: Any) -> Fit:
+        seen.append(precision.dtype)
+        return Fit(model, objective, loader, config, precision, *more)
+
+    monkeypatch.setattr("encodery.training.run.Fit", recorded)
+    short = ["training.budget=2 steps", "pretrain.training.budget=2 steps", "evaluation.compare=[scratch]"]
+    encodery.train(recipe, f"output={tmp_path / 'run'}", "pretrain.training.precision=bf16", *short)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
