@@ -140,7 +140,7 @@ class States:
 class Output:
     """What a readout gives: `logits` (N, C) or (M, V), and the pooled `vectors` (N, D) they came from.
 
-    `parts` are the answers that learn apart and whose weighted sum is `logits`; empty when there is only one.
+    `parts` are the answers whose weighted sum is `logits`, the encoder's first; empty when there is only one.
     """
 
     logits: Tensor | None = None

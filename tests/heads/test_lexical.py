@@ -22,7 +22,7 @@ def batch_of_ids(rows: list[list[list[int]]], length: int) -> Batch:
 
 
 def features_of(scores: LexicalScores, document: list[int]) -> set[int]:
-    _, feature = scores._features(batch_of_ids([[document]], 16))
+    _, feature, _ = scores.features(batch_of_ids([[document]], 16))
     return set(feature.tolist())
 
 
@@ -59,10 +59,14 @@ def test_a_neighbour_in_the_pack_never_changes_the_answer() -> None:
     torch.testing.assert_close(packed[1], alone[0])
 
 
-def test_the_weights_of_what_is_seen_get_a_gradient_and_no_others() -> None:
+def test_gradients_leave_the_fitted_weights_alone() -> None:
     scores = LexicalScores(2, longest=2, buckets=1 << 12)
-    batch = batch_of_ids([[[5, 6, 7], [8, 9]]], 16)
-    (scores(batch) - 1).square().sum().backward()
-    assert scores.weight.grad is not None
-    touched = set(scores.weight.grad.abs().sum(dim=1).nonzero().ravel().tolist())
-    assert touched == set(scores._features(batch)[1].tolist())
+    assert not any(parameter.requires_grad for parameter in scores.parameters())
+
+
+def test_values_are_rarities_scaled_to_length_one() -> None:
+    scores = LexicalScores(2, longest=2, buckets=1 << 12)
+    scores.count([batch_of_ids([[[5, 6, 7], [5, 8]], [[6, 7, 5]]], 16)])
+    document, _, value = scores.features(batch_of_ids([[[5, 6, 7], [5, 8]]], 16))
+    for number in (0, 1):
+        assert float(value[document == number].square().sum()) == pytest.approx(1.0)

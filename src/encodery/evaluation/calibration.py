@@ -76,7 +76,7 @@ def fit_temperature(logits_NC: Array, truth_N: Array) -> float:
         return 1.0
 
     def loss(log_sharpness: float) -> float:
-        return _surprise(logits_NC * np.exp(log_sharpness), truth)
+        return surprise(logits_NC * np.exp(log_sharpness), truth)
 
     found = minimize_scalar(
         loss, bounds=(-np.log(HOTTEST), -np.log(COLDEST)), method="bounded", options={"xatol": 1e-4}
@@ -104,7 +104,7 @@ def fit_mix(parts: Sequence[Array], truth: Array) -> list[float]:
         mixed = np.tensordot(weights, stacked, axes=1)
         if truth.dtype.kind == "f":
             return float(np.square(mixed[:, 0] - truth).mean())
-        return _surprise(mixed, truth)
+        return surprise(mixed, truth)
 
     found = minimize(loss, even, bounds=[(0.0, 20.0)] * len(parts), method="L-BFGS-B")
     return [float(weight) for weight in (found.x if found.fun < loss(even) else even)]
@@ -117,7 +117,8 @@ def probabilities_at(logits_NC: Array, temperature: float = 1.0) -> NDArray[np.f
     return scaled / scaled.sum(axis=1, keepdims=True)
 
 
-def _surprise(logits_NC: Array, truth: Array) -> float:
+def surprise(logits_NC: Array, truth: Array) -> float:
+    """Mean of -log p(truth), in nats: of the softmax, or for truth (N, C) of 0 and 1 of the sigmoids."""
     if truth.ndim == 2:
         return float((np.logaddexp(0, logits_NC) - truth * logits_NC).mean())
     top_N = logits_NC.max(axis=1)

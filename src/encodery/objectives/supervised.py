@@ -29,8 +29,8 @@ class SupervisedConfig(Config):
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
     ngrams: int = Field(default=0, ge=0, le=5)
-    """Beside the encoder, a linear answer from runs of up to this many tokens, averaged with the encoder's; it
-    helps when labelled rows are few. 0: none."""
+    """Beside the encoder, a linear answer from runs of up to this many tokens, fitted before training and
+    mixed with the encoder's; it helps when labelled rows are few. 0: none."""
     ngram_buckets: Count = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
     """Rows of the table that the runs of tokens are hashed into."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
@@ -79,14 +79,14 @@ class Supervised:
     def loss(self, output: Output, batch: Batch) -> Loss:
         """Loss summed over the documents of the batch; `count` is their weight.
 
-        Answers that learn apart (`output.parts`) are scored apart, and their losses added.
+        Of an answer made of parts (`output.parts`) only the first, the encoder's, learns by gradient: the loss is its
+        loss, and what is right is counted on the whole answer.
         """
         assert output.logits is not None
         if not output.parts:
             return self._loss(output.logits.float(), batch)
-        found = [self._loss(part.float(), batch) for part in output.parts]
         joint = self._loss(output.logits.detach().float(), batch)
-        return Loss(torch.stack([loss.total for loss in found]).sum(), joint.count, joint.correct)
+        return Loss(self._loss(output.parts[0].float(), batch).total, joint.count, joint.correct)
 
     def _loss(self, logits_NC: Tensor, batch: Batch) -> Loss:
         label = batch.truth["label"]

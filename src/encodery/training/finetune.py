@@ -102,7 +102,8 @@ class Finetuning:
         model = run.build(self.tokenizer, self.objective.readout(), seed, None if scratch else self.start)
         if self.start is None:
             run.start_words(model, self.store, seed)
-        run.start_ngrams(model, self.text, self.tokenizer)
+        held = self.validation.store if self.validation else None
+        run.start_ngrams(model, self.objective, self.tokenizer, self.store, held)
         training = recipe.training
         validate = self._validate if self.validation is not None else None
         fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed)

@@ -36,8 +36,6 @@ class OptimConfig(Config):
     """Rate at the end as a share of the highest."""
     clip: float = Field(default=1.0, ge=0)
     """Longest gradient norm; longer ones are scaled down. 0: no clipping."""
-    ngram_lr: float = Field(default=0.01, gt=0, le=1)
-    """Highest learning rate of the n-gram table (objective.ngrams), which takes larger steps than the encoder."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """The rate of each layer is this times the rate of the layer above it (fine-tuning); 1: all alike."""
 
@@ -72,9 +70,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
         inside = name.startswith("encoder.blocks.")
         matrix = parameter.dim() >= 2
         which = "muon" if config.kind == "muon" and inside and matrix else "adamw"
-        lexical = name.startswith("readout.lexical")
-        decays = matrix and not lexical and "frontend" not in name and not name.startswith("encoder.positions")
-        share = config.ngram_lr / config.lr if lexical else config.layer_decay ** _layers_above(name, depth)
+        decays = matrix and "frontend" not in name and not name.startswith("encoder.positions")
+        share = config.layer_decay ** _layers_above(name, depth)
         groups.setdefault((which, decays, share), []).append(parameter)
     built: list[torch.optim.Optimizer] = []
     for which in ("muon", "adamw"):

@@ -41,10 +41,11 @@ from encodery.frontends.cooccurrence import cooccurrence_embeddings
 from encodery.heads.readouts import DocumentReadout, WordReadout
 from encodery.model import Model, ModelConfig, count, load_matching
 from encodery.objectives.masked import Masked, MaskedConfig
-from encodery.objectives.supervised import SupervisedConfig
+from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, TrainingConfig
+from encodery.training.ngrams import fit_ngrams
 from encodery.training.precision import choose_precision
 from encodery.training.recipe import PretrainConfig, Recipe
 from encodery.training.signals import StopRequest
@@ -148,12 +149,22 @@ class Run:
                 )
                 model.frontend.words.weight.copy_(torch.from_numpy(vectors))
 
-    def start_ngrams(self, model: Model, text: TrainingText, tokenizer: Tokenizer) -> None:
-        """The rarity of each n-gram, counted over the training rows."""
-        readout = model.readout
-        if isinstance(readout, DocumentReadout) and readout.lexical is not None:
-            loader = self.loader(text.known, tokenizer, self.recipe.training)
-            readout.lexical.count(batch for batch, _ in loader.epoch(Place()))
+    def start_ngrams(
+        self, model: Model, objective: Objective, tokenizer: Tokenizer, known: TokenStore, held: TokenStore | None
+    ) -> None:
+        """The weights of the n-gram answer, if the model has one, from the training rows `known`."""
+        readout, training = model.readout, self.recipe.training
+        if not isinstance(readout, DocumentReadout) or readout.lexical is None:
+            return
+        assert isinstance(objective, Supervised)
+        # In random order, so that the part looked at is a fair one.
+        mixed_up = replace(self.loader(known, tokenizer, training), windows=StoredWindows(known, seed=self.recipe.seed))
+        batches = (batch for batch, _ in mixed_up.epoch(Place()))
+        validation = (batch for batch, _ in self.loader(held, tokenizer, training).epoch(Place())) if held else None
+        during = "fitting the n-gram answer"
+        way = fit_ngrams(readout.lexical.cpu(), objective, batches, validation, lambda: self.heed_stop(during))
+        readout.lexical.to(self.device)
+        self.progress.say(f"n-gram answer: {way}")
 
     # -- reading -----------------------------------------------------------------------------------
 
