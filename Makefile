@@ -46,8 +46,12 @@ lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without
 docs: $(VENV)/.installed ## Draw the parts of README and docs that come from the code anew
 	@$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.installed ## How to measure quality and speed anew (minutes to hours each)
-	@for page in $(wildcard bench/README.md bench/*/README.md); do echo "== $$page"; cat "$$page"; done
+bench: $(VENV)/.installed ## Measure anew: RUN=quality, RUN=memory (minutes to hours; ARGS are passed on)
+ifeq ($(strip $(RUN)),)
+	@for page in $(wildcard bench/*/README.md); do echo "== $$page"; cat "$$page"; done
+else
+	@$(BIN)/python bench/$(RUN)/run.py $(ARGS)
+endif
 
 clean: ## Remove .venv and what tools leave behind; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

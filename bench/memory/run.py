@@ -1,4 +1,4 @@
-"""Pretrain on a corpus ten times the memory the process may have: python bench/memory/run.py [--limit-mb 800].
+"""Pretrain on a corpus ten times the memory the process may have: python bench/memory/run.py [--limit-mb 1200].
 
 Makes a corpus of ten times the limit (varied sentences, one document a line), limits the private memory of the
 training process with RLIMIT_DATA, and trains from the stream. Prints the peak of the resident memory.
@@ -7,6 +7,7 @@ training process with RLIMIT_DATA, and trains from the stream. Prints the peak o
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+TABLE = Path(__file__).parent / "RESULTS.md"
 RECIPE = """\
 name: memory
 output: {folder}/run
@@ -28,29 +30,33 @@ training: {{budget: {budget}, batch_tokens: 2048, validations: 1}}
 
 
 def make_corpus(file: Path, megabytes: int) -> int:
-    """Write documents of about 2 kB made of drawn words, until the file has its size; the number of documents."""
+    """Write documents of about 2 kB, each a draw of 16 out of 50,000 sentences, until the file has its size; the
+    number of documents."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(rng.choice(letters, size=rng.integers(2, 10))) for _ in range(20_000)])
+    # Frequencies as in language: the n-th word about 1 / n times as often as the first.
+    drawn = words[np.minimum(rng.zipf(1.2, size=(50_000, 20)), words.size) - 1]
+    sentences = [" ".join(row) + ". " for row in drawn]
     documents = 0
     with file.open("w", encoding="utf-8") as out:
         while out.tell() < megabytes * 1_000_000:
-            # Frequencies as in language: the n-th word about 1 / n times as often as the first.
-            drawn = words[np.minimum(rng.zipf(1.2, size=330 * 500), words.size) - 1].reshape(500, 330)
-            out.writelines(" ".join(line) + "\n" for line in drawn)
-            documents += 500
+            picks = rng.integers(0, len(sentences), size=(2000, 16)).tolist()
+            out.writelines("".join([sentences[pick] for pick in row]) + "\n" for row in picks)
+            documents += 2000
     return documents
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit-mb", type=int, default=800)
+    parser.add_argument("--limit-mb", type=int, default=1200)
+    parser.add_argument("--times", type=int, default=10, help="size of the corpus in limits")
     parser.add_argument("--budget", default="60s")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         begin = time.time()
-        documents = make_corpus(folder / "corpus.txt", 10 * asked.limit_mb)
+        documents = make_corpus(folder / "corpus.txt", asked.times * asked.limit_mb)
         size = (folder / "corpus.txt").stat().st_size
         print(f"corpus: {size / 1e9:.1f} GB, {documents:,} documents, made in {time.time() - begin:.0f} s", flush=True)
         (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder, budget=asked.budget), encoding="utf-8")
@@ -63,11 +69,27 @@ def main() -> None:
         command = [sys.executable, "-m", "encodery", "train", str(folder / "recipe.yaml")]
         done = subprocess.run(command, preexec_fn=limited, check=False)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(
-            f"exit {done.returncode}, {time.time() - begin:.0f} s, limit {asked.limit_mb} MB of private memory, "
-            f"peak resident {peak:.0f} MB (shared libraries included)"
-        )
+        seconds = time.time() - begin
+        print(f"exit {done.returncode}, {seconds:.0f} s, peak resident {peak:.0f} MB (shared libraries included)")
+        if done.returncode == 0:
+            record = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
+            write(asked.limit_mb, size, documents, peak, seconds, record)
         sys.exit(done.returncode)
+
+
+def write(limit_mb: int, size: int, documents: int, peak: float, seconds: float, record: dict) -> None:
+    """The table of RESULTS.md, and where and when it was made."""
+    cpu, versions = record["hardware"], record["versions"]
+    TABLE.write_text(
+        "# A corpus ten times the memory\n\nMade by `python bench/memory/run.py`.\n\n"
+        "| corpus | documents | private memory allowed | peak resident, shared libraries included | seconds |\n"
+        "|---|---|---|---|---|\n"
+        f"| {size / 1e9:.1f} GB | {documents:,} | {limit_mb} MB | {peak:.0f} MB | {seconds:.0f} |\n\n"
+        f"{time.strftime('%Y-%m-%d')}, {cpu['cpu']}, {cpu['threads']} threads, "
+        + ", ".join(f"{package} {version}" for package, version in versions.items())
+        + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Model(nn.Module):
         if isinstance(config.readout, WordReadoutConfig):
             self.readout = WordReadout(width, self.frontend.words)
         else:
-            self.readout = DocumentReadout(config.readout, width)
+            self.readout = DocumentReadout(config.readout, width, self.frontend.words.num_embeddings)
 
     def initialise(self, seed: int) -> Model:
         """Draw all weights from `seed`; the same seed gives the same weights."""

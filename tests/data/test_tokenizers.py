@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -371,3 +372,26 @@ def test_progress_is_told() -> None:
     assert {phase for phase, _ in told} == {"sample", "characters", "train"}
     assert told[-1] == ("train", 1.0)
     assert all(0 <= share <= 1 for _, share in told)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_the_spelling_of_the_tokens_is_the_text_without_its_spaces(kind: str) -> None:
+    texts = ["the cats and the dogs were unhappily playing", "我们都喜欢这本书，因为它很好看"] * 30
+    tokenizer = train_tokenizer(texts, TokenizerConfig.model_validate({"kind": kind, "vocab_size": 120}), seed=1)
+    spelling = tokenizer.spelling()
+    for text in texts[:2]:
+        encoded = tokenizer.encode_batch([text])[0]
+        written = "".join(spelling[number][0] for number in encoded.ids.tolist())
+        plain = "".join(text.split())
+        assert written in (plain, unicodedata.normalize("NFKC", plain))
+    spaced = {spelling[number][0][:1]: spelling[number][1] for number in range(tokenizer.vocab_size)}
+    assert spaced["c"] and not spaced["书"]
+    assert spelling[tokenizer.sep_id] == ("\0", False)
+
+
+def test_byte_level_tokens_are_spelled_in_bytes() -> None:
+    texts = ["the café is closed", "书很好"] * 30
+    tokenizer = train_tokenizer(texts, TokenizerConfig(kind="byte_bpe", vocab_size=300), seed=1)
+    spelling = tokenizer.spelling()
+    encoded = tokenizer.encode_batch(["café"])[0]
+    assert "".join(spelling[number][0] for number in encoded.ids.tolist()).encode("latin-1") == "café".encode()

@@ -70,3 +70,49 @@ def test_values_are_rarities_scaled_to_length_one() -> None:
     document, _, value = scores.features(batch_of_ids([[[5, 6, 7], [5, 8]]], 16))
     for number in (0, 1):
         assert float(value[document == number].square().sum()) == pytest.approx(1.0)
+
+
+def spelled(words: list[tuple[str, bool]], letters: int) -> LexicalScores:
+    scores = LexicalScores(2, longest=1, buckets=1 << 20, letters=letters, vocabulary=len(words))
+    scores.spell(words)
+    return scores
+
+
+def with_word_starts(batch: Batch, starts: list[bool]) -> Batch:
+    marked = torch.zeros(batch.layout.positions, dtype=torch.bool)
+    marked[: len(starts)] = torch.tensor(starts)
+    return Batch({**batch.values, "starts_word": marked}, batch.layout)
+
+
+def test_letters_run_across_tokens_and_see_where_words_begin() -> None:
+    """'un|do it' in two spellings of tokens gives the same letters; without the space other ones."""
+    whole = spelled([("", False), ("undo", True), ("it", True)], 3)
+    parts = spelled([("", False), ("un", True), ("do", True), ("it", True)], 3)
+
+    def letters(scores: LexicalScores, document: list[int], starts: list[bool]) -> set[int]:
+        batch = with_word_starts(batch_of_ids([[document]], 8), starts)
+        tokens = LexicalScores(2, longest=1, buckets=1 << 20).features(batch)[1].tolist()
+        return set(scores.features(batch)[1].tolist()) - set(tokens)
+
+    one = letters(whole, [1, 2], [True, True])
+    two = letters(parts, [1, 2, 3], [True, False, True])
+    assert one == two
+    # " undo it" has 8 letters: 7 distinct (the space twice), 7 pairs, 6 triples.
+    assert len(one) == 7 + 7 + 6
+    assert letters(parts, [1, 2, 3], [True, True, True]) != one
+
+
+def test_letters_of_a_neighbour_in_the_pack_are_not_mixed_in() -> None:
+    words = [("", False), ("un", True), ("do", True), ("it", True)]
+    alone = with_word_starts(batch_of_ids([[[1, 2]]], 8), [True, False])
+    packed = with_word_starts(batch_of_ids([[[1, 2], [3]]], 8), [True, False, True])
+    scores = spelled(words, 4)
+    document, feature, value = scores.features(packed)
+    assert feature[document == 0].tolist() == scores.features(alone)[1].tolist()
+    torch.testing.assert_close(value[document == 0], scores.features(alone)[2])
+
+
+def test_only_the_four_longest_sizes_of_runs_are_features() -> None:
+    scores = spelled([("", False), ("abcdefgh", False)], 6)
+    batch = with_word_starts(batch_of_ids([[[1]]], 4), [True])
+    assert len(scores.features(batch)[1]) == 1 + (6 + 5 + 4 + 3)  # the token, and runs of 3, 4, 5 and 6 letters

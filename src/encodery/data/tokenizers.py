@@ -214,6 +214,15 @@ class Tokenizer:
     def tokens(self, ids: Iterable[int]) -> list[str]:
         return [self.token(number) for number in ids]
 
+    def spelling(self) -> list[tuple[str, bool]]:
+        """Per id: its letters without white space (bytes as letters in byte-level vocabularies), and whether a space
+        stands before it where it begins a word. Tokens that are no text, like [SEP], are one letter no text has."""
+        found = [("\0", False)] * self.vocab_size
+        for number, piece in _pieces(self._inner):
+            text = piece.decode("latin-1") if isinstance(piece, bytes) else piece
+            found[number] = "".join(text.split()), not self._unspaced[number]
+        return found
+
     def _run(self, block: list[str]) -> list[Any]:
         try:
             return self._inner.encode_batch(block, add_special_tokens=False)
@@ -313,28 +322,35 @@ def _unspaced(char: str) -> bool:
 
 def _tables(inner: HfTokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Per id: is it white space only; does it begin with a character of a script without spaces."""
-    vocabulary = inner.get_vocab(with_added_tokens=True)
-    size = max(vocabulary.values(), default=-1) + 1
+    size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     blank, unspaced = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
+    for number, piece in _pieces(inner):
+        if isinstance(piece, bytes):
+            blank[number] = bool(piece) and not piece.strip()
+            # Half a character still tells its script: E4 to E9 begin ideographs.
+            text = piece.decode("utf-8", "ignore")
+            unspaced[number] = 0xE4 <= piece[0] <= 0xE9 if piece[:1] >= b"\xc0" else False
+            unspaced[number] |= bool(text) and piece.startswith(text[0].encode()) and _unspaced(text[0])
+        else:
+            blank[number] = bool(piece) and piece.isspace()
+            unspaced[number] = bool(piece) and _unspaced(piece[0])
+    return blank, unspaced
+
+
+def _pieces(inner: HfTokenizer) -> Iterator[tuple[int, str | bytes]]:
+    """What each token of the vocabulary stands for, without markers: bytes in byte-level vocabularies, which cut
+    characters in parts. Added tokens are left out."""
     added = inner.get_added_tokens_decoder()
     described = json.loads(inner.to_str())
     byte_level = '"ByteLevel"' in json.dumps([described["pre_tokenizer"], described["decoder"]])
     prefix = described["model"].get("continuing_subword_prefix") or ""
-    for token, number in vocabulary.items():
+    for token, number in inner.get_vocab(with_added_tokens=True).items():
         if number in added:
             continue
         if byte_level:
-            raw = bytes(_BYTES[char] for char in token if char in _BYTES)
-            blank[number] = bool(raw) and not raw.strip()
-            # Half a character still tells its script: E4 to E9 begin ideographs.
-            text = raw.decode("utf-8", "ignore")
-            unspaced[number] = 0xE4 <= raw[0] <= 0xE9 if raw[:1] >= b"\xc0" else False
-            unspaced[number] |= bool(text) and raw.startswith(text[0].encode()) and _unspaced(text[0])
+            yield number, bytes(_BYTES[char] for char in token if char in _BYTES)
         else:
-            plain = token.removeprefix(prefix).replace("▁", " ")
-            blank[number] = bool(plain) and plain.isspace()
-            unspaced[number] = bool(plain) and _unspaced(plain[0])
-    return blank, unspaced
+            yield number, token.removeprefix(prefix).replace("▁", " ")
 
 
 def _byte_alphabet() -> dict[str, int]:

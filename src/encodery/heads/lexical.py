@@ -1,4 +1,4 @@
-"""A linear answer from which tokens and runs of tokens stand in a text, given beside the answer of the encoder.
+"""A linear answer from the tokens, runs of tokens and runs of letters of a text, given beside that of the encoder.
 
 With a few thousand labelled rows such a model is hard to beat, and it errs on other rows than an encoder does: a
 weighted sum of their logits is the answer, a product of experts (Hinton 2002). Features are hashed as in fastText
@@ -8,7 +8,7 @@ weighted sum of their logits is the answer, a product of experts (Hinton 2002). 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,42 @@ from torch import Tensor, nn
 
 from encodery.batch import Batch
 
+# Runs of letters come in this many sizes, the longest and those below it.
+LETTER_SIZES = 4
+MOST_LETTERS = 16  # of one token; what stands behind them is left out
+BOUNDARY = ord(" ")
+
 
 class LexicalScores(nn.Module):
-    """Batch -> logits (N, C): the sum of a fitted weight for each distinct n-gram of a document.
+    """Batch -> logits (N, C): the sum of a fitted weight for each distinct feature of a document.
 
-    `rarity` (buckets,) is log((1 + documents) / (1 + documents with it)) + 1 of each feature, 0 for one seen in a
-    single document only; a document's features are scaled to length 1.
+    Features are runs of up to `longest` tokens, and runs of `letters` - 3 to `letters` letters across tokens, with a
+    space before words (0: none). `rarity` (buckets,) is log((1 + documents) / (1 + documents with it)) + 1 of each
+    feature, 0 for one seen in a single document only; a document's features are scaled to length 1.
+    `spelling` (V, 1 + MOST_LETTERS) holds the letters of each token, -1 behind the last; its first column is the
+    space before a word, -1 for tokens that have none.
     """
 
     rarity: Tensor
+    spelling: Tensor
 
-    def __init__(self, outputs: int, *, longest: int, buckets: int) -> None:
+    def __init__(self, outputs: int, *, longest: int, buckets: int, letters: int = 0, vocabulary: int = 0) -> None:
         super().__init__()
+        assert not letters or vocabulary, "runs of letters need the number of tokens to spell"
         self.longest = longest
+        self.letters = letters
         self.buckets = buckets
         self.weight = nn.Parameter(torch.zeros(buckets, outputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False)
         self.register_buffer("rarity", torch.ones(buckets))
+        if letters:
+            self.register_buffer("spelling", torch.full((vocabulary, 1 + MOST_LETTERS), -1, dtype=torch.int32))
+
+    def spell(self, words: Sequence[tuple[str, bool]]) -> None:
+        """Set `spelling`: the letters of each token, and whether a space stands before it where it begins a word."""
+        for number, (text, spaced) in enumerate(words):
+            codes = [BOUNDARY if spaced else -1, *map(ord, text[:MOST_LETTERS])]
+            self.spelling[number, : len(codes)] = torch.tensor(codes, dtype=torch.int32)
 
     def forward(self, batch: Batch) -> Tensor:
         document, feature, value = self.features(batch)
@@ -62,16 +81,34 @@ class LexicalScores(nn.Module):
     def _distinct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Every distinct (document, bucket) of a batch, sorted: two (features,) int64."""
         ids, document = batch.values["ids"], batch.layout.document
-        real = document >= 0
-        keys = [document[real] * self.buckets + self._bucket(ids)[real]]
-        run = ids
-        for size in range(2, self.longest + 1):
-            run = (run[:-1] * 1_000_003) ^ (ids[size - 1 :] + size * 2_654_435_761)
-            start, end = document[: run.numel()], document[size - 1 :]
-            inside = (start == end) & (start >= 0)
-            keys.append(start[inside] * self.buckets + self._bucket(run)[inside])
+        keys = self._runs(ids, document, range(1, self.longest + 1))
+        if self.letters:
+            spelled = self.spelling[ids].to(torch.int64)
+            begins = batch.values["starts_word"]
+            spelled[:, 0] = torch.where(begins, spelled[:, 0], -1)
+            there = (spelled >= 0) & (document >= 0)[:, None]
+            whose = document[:, None].expand_as(spelled)[there]
+            # Letters and token ids share no features.
+            keys += self._runs(spelled[there] + (1 << 40), whose, range(self._shortest, self.letters + 1))
         distinct = torch.unique(torch.cat(keys))
         return distinct // self.buckets, distinct % self.buckets
+
+    @property
+    def _shortest(self) -> int:
+        return max(1, self.letters - LETTER_SIZES + 1)
+
+    def _runs(self, symbols: Tensor, document: Tensor, sizes: range) -> list[Tensor]:
+        """document * buckets + bucket of every run of the given sizes inside one document."""
+        keys = []
+        run = symbols
+        for size in range(1, sizes.stop):
+            if size > 1:
+                run = (run[:-1] * 1_000_003) ^ (symbols[size - 1 :] + size * 2_654_435_761)
+            if size in sizes:
+                start, end = document[: run.numel()], document[size - 1 :]
+                inside = (start == end) & (start >= 0)
+                keys.append(start[inside] * self.buckets + self._bucket(run)[inside])
+        return keys
 
     def _bucket(self, number: Tensor) -> Tensor:
         # Multiplicative hashing (Knuth, volume 3, section 6.4); int64 products wrap, which mixes as well.

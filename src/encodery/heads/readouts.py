@@ -37,7 +37,9 @@ class DocumentReadoutConfig(Config):
     ngrams: int = Field(default=0, ge=0, le=5)
     """Beside the encoder, a linear answer from runs of up to this many tokens; 0: none."""
     ngram_buckets: int = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
-    """Rows of the table that the runs of tokens are hashed into."""
+    """Rows of the table that runs of tokens and letters are hashed into."""
+    letters: int = Field(default=0, ge=0, le=10)
+    """With `ngrams`: runs of up to this many letters as well; 0: none."""
 
 
 class WordReadout(nn.Module):
@@ -65,18 +67,24 @@ class WordReadout(nn.Module):
 
 
 class DocumentReadout(nn.Module):
-    """States -> logits (N, C) and the pooled vectors (N, D)."""
+    """States -> logits (N, C) and the pooled vectors (N, D). `vocabulary` (V) is needed for runs of letters."""
 
     mix: Tensor
 
-    def __init__(self, config: DocumentReadoutConfig, width: int) -> None:
+    def __init__(self, config: DocumentReadoutConfig, width: int, vocabulary: int = 0) -> None:
         super().__init__()
         self.config = config
         self.pooling = Pooling(config.pooling, width)
         self.hidden = nn.Linear(width, width) if config.hidden else None
         self.answer = nn.Linear(width, config.outputs)
         self.lexical = (
-            LexicalScores(config.outputs, longest=config.ngrams, buckets=config.ngram_buckets)
+            LexicalScores(
+                config.outputs,
+                longest=config.ngrams,
+                buckets=config.ngram_buckets,
+                letters=config.letters,
+                vocabulary=vocabulary,
+            )
             if config.ngrams
             else None
         )

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from encodery.batch import Batch, Output
@@ -32,11 +32,19 @@ class SupervisedConfig(Config):
     """Beside the encoder, a linear answer from runs of up to this many tokens, fitted before training and
     mixed with the encoder's; it helps when labelled rows are few. 0: none."""
     ngram_buckets: Count = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
-    """Rows of the table that the runs of tokens are hashed into."""
+    """Rows of the table that runs of tokens and letters are hashed into."""
+    letters: int = Field(default=0, ge=0, le=10)
+    """With `ngrams`: runs of letters of this length, and of the three lengths below it, count as well; 0: none."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each class in the loss: none, balanced (inverse to its frequency), or a number by label."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over the classes (Szegedy et al. 2016)."""
+
+    @model_validator(mode="after")
+    def _letters_stand_beside_tokens(self) -> SupervisedConfig:
+        if self.letters and not self.ngrams:
+            raise ValueError("letters needs ngrams of 1 or more beside it")
+        return self
 
 
 class Supervised:
@@ -70,6 +78,7 @@ class Supervised:
             drop_rate=self.config.drop_rate,
             ngrams=self.config.ngrams,
             ngram_buckets=self.config.ngram_buckets,
+            letters=self.config.letters,
         )
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +20,7 @@ PLAIN, CONTRAST, NAIVE = "plain", "contrast", "contrast drawn to naive Bayes"
 
 # More documents than these change the answer hardly at all, and their features lie in memory.
 FITTED_DOCUMENTS = 200_000
-STRENGTH = 10.0  # C of the logistic regression: the larger, the less it is held back
+STRENGTHS = (10.0, 30.0)  # C of the logistic regression: the larger, the less it is held back
 PENALTY = 1.0  # of the ridge regression
 NAIVE_SHARE = 0.75  # how far the weights are drawn to those of naive Bayes (1 - beta in Wang and Manning 2012)
 
@@ -42,22 +42,24 @@ def fit_ngrams(
     """
     batches = list(_first(known, FITTED_DOCUMENTS))
     scores.count(batches)
-    rows, labels = _matrix(scores, batches)
+    seen = np.flatnonzero(scores.rarity.numpy())
+    rows, labels = _matrix(scores, batches, seen)
     if objective.config.kind == "regress":
         from sklearn.linear_model import Ridge
 
         model = Ridge(alpha=PENALTY).fit(rows, (labels - objective.center) / objective.scale)
-        _set(scores, model.coef_[:, None], np.array([model.intercept_]))
+        _set(scores, seen, model.coef_[:, None], np.array([model.intercept_]))
         return "ridge regression"
-    fitted = _classifiers(rows, labels, objective, heed_stop)
-    chosen = PLAIN
-    if held is not None:
-        held_rows, truth = _matrix(scores, list(held))
-        known_labels = truth >= 0 if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
-        surprises = {way: _surprise(held_rows @ w + b, truth, known_labels) for way, (w, b) in fitted.items()}
-        chosen = min(surprises, key=lambda way: surprises[way])
-    _set(scores, *fitted[chosen])
-    return f"logistic regression, {chosen}"
+    answers = _classifiers(rows, labels, objective, heed_stop)
+    if held is None:
+        way, weight, bias = next(answers)
+    else:
+        held_rows, truth = _matrix(scores, list(held), seen)
+        usable = truth >= 0 if truth.ndim == 1 else np.ones(len(truth), dtype=bool)
+        # One answer at a time, and the best so far: with many classes each is large.
+        way, weight, bias = min(answers, key=lambda answer: _surprise(held_rows @ answer[1] + answer[2], truth, usable))
+    _set(scores, seen, weight, bias)
+    return f"logistic regression, {way}"
 
 
 def _first(batches: Iterable[Batch], documents: int) -> Iterable[Batch]:
@@ -69,64 +71,70 @@ def _first(batches: Iterable[Batch], documents: int) -> Iterable[Batch]:
             return
 
 
-def _matrix(scores: LexicalScores, batches: list[Batch]) -> tuple[Any, Array]:
-    """The features of every document (N, buckets), sparse, and the labels."""
+def _matrix(scores: LexicalScores, batches: list[Batch], seen: Array) -> tuple[Any, Array]:
+    """The features `seen` of every document, sparse (N, seen), and the labels."""
     from scipy.sparse import csr_matrix
 
     found = [[part.numpy() for part in scores.features(batch)] for batch in batches]
     before = [0, *accumulate(batch.layout.documents for batch in batches)]
     documents = np.concatenate([document + first for (document, _, _), first in zip(found, before)])
     features, values = (np.concatenate([each[part] for each in found]) for part in (1, 2))
-    rows = csr_matrix((values, (documents, features)), shape=(before[-1], scores.buckets), dtype=np.float64)
+    of_seen = values > 0
+    columns = np.searchsorted(seen, features[of_seen])
+    shape = (before[-1], len(seen))
+    rows = csr_matrix((values[of_seen].astype(np.float64), (documents[of_seen], columns)), shape=shape)
     return rows, np.concatenate([batch.truth["label"].numpy() for batch in batches])
 
 
 def _classifiers(
     rows: Any, labels: Array, objective: Supervised, heed_stop: Callable[[], None]
-) -> dict[str, tuple[Array, Array]]:
-    """Weights (buckets, C) and biases (C,) by the way they were found."""
+) -> Iterator[tuple[str, Array, Array]]:
+    """(how it was found, weights (features, C), biases (C,)), one after the other, the plainest first."""
     classes = len(objective.labels)
     weights = None if objective.weights is None else objective.weights.numpy().astype(np.float64)
     of_class = labels if labels.ndim == 2 else np.eye(classes)[labels]
     importance = None if weights is None or labels.ndim == 2 else weights[labels]
     # Two classes are one question, its answer shared between them.
     asked = [1] if labels.ndim == 1 and classes == 2 else list(range(classes))
-    columns: dict[str, list[tuple[Array, float]]] = {PLAIN: [], CONTRAST: [], NAIVE: []}
-    for label in asked:
-        heed_stop()
-        truth = of_class[:, label] > 0.5
-        columns[PLAIN].append(_fit(rows, truth, importance))
-        ratio = _log_ratio(rows, truth)
-        w, b = _fit(rows.multiply(ratio).tocsr(), truth, importance)
-        columns[CONTRAST].append((w * ratio, b))
-        drawn = NAIVE_SHARE * np.abs(w[ratio != 0]).mean() + (1 - NAIVE_SHARE) * w
-        columns[NAIVE].append((drawn * ratio, b * (1 - NAIVE_SHARE)))
-    stacked = {
-        way: (np.stack([w for w, _ in found], 1), np.array([b for _, b in found])) for way, found in columns.items()
-    }
-    if len(asked) == classes:
-        return stacked
-    return {way: (np.hstack([-w, w]) / 2, np.hstack([-b, b]) / 2) for way, (w, b) in stacked.items()}
+    truths = [of_class[:, label] > 0.5 for label in asked]
+
+    def joined(columns: list[tuple[Array, float]]) -> tuple[Array, Array]:
+        weight, bias = np.stack([w for w, _ in columns], axis=1), np.array([b for _, b in columns])
+        if len(asked) == classes:
+            return weight, bias
+        return np.hstack([-weight, weight]) / 2, np.hstack([-bias, bias]) / 2
+
+    for strength in STRENGTHS:
+        plain, contrast, naive = [], [], []
+        for truth in truths:
+            heed_stop()
+            plain.append(_fit(rows, truth, importance, strength))
+            ratio = _log_ratio(rows, truth)
+            w, b = _fit(rows.multiply(ratio).tocsr(), truth, importance, strength)
+            contrast.append((w * ratio, b))
+            drawn = NAIVE_SHARE * np.abs(w).mean() + (1 - NAIVE_SHARE) * w
+            naive.append((drawn * ratio, b * (1 - NAIVE_SHARE)))
+        for way, columns in ((PLAIN, plain), (CONTRAST, contrast), (NAIVE, naive)):
+            yield f"{way}, C = {strength:g}", *joined(columns)
 
 
-def _fit(rows: Any, truth: Array, importance: Array | None) -> tuple[Array, float]:
+def _fit(rows: Any, truth: Array, importance: Array | None, strength: float) -> tuple[Array, float]:
     from sklearn.linear_model import LogisticRegression
 
     if truth.all() or not truth.any():  # a label that all documents have, or none
         return np.zeros(rows.shape[1]), 10.0 if truth.all() else -10.0
-    model = LogisticRegression(C=STRENGTH, solver="liblinear", intercept_scaling=10)
+    model = LogisticRegression(C=strength, solver="liblinear", intercept_scaling=10)
     model.fit(rows, truth, sample_weight=importance)
     return np.ravel(model.coef_), float(np.ravel(model.intercept_)[0])
 
 
 def _log_ratio(rows: Any, truth: Array) -> Array:
-    """log of an n-gram's share inside the class over its share outside, each count plus 1; 0 for one not seen."""
+    """log of a feature's share inside the class over its share outside, each count plus 1."""
     present = rows.astype(bool).astype(np.float64)
     inside = truth.astype(np.float64) @ present
     everywhere = np.asarray(present.sum(axis=0)).ravel()
     p, q = 1.0 + inside, 1.0 + everywhere - inside
-    ratio = np.log(p / p.sum()) - np.log(q / q.sum())
-    return np.where(everywhere > 0, ratio, 0.0)
+    return np.log(p / p.sum()) - np.log(q / q.sum())
 
 
 def _surprise(logits: Array, truth: Array, usable: Array) -> float:
@@ -134,7 +142,8 @@ def _surprise(logits: Array, truth: Array, usable: Array) -> float:
     return surprise(logits / fit_temperature(logits, truth), truth)
 
 
-def _set(scores: LexicalScores, weight: Array, bias: Array) -> None:
+def _set(scores: LexicalScores, seen: Array, weight: Array, bias: Array) -> None:
     with torch.no_grad():
-        scores.weight.copy_(torch.from_numpy(weight))
+        scores.weight.zero_()
+        scores.weight[torch.from_numpy(seen)] = torch.from_numpy(weight).float()
         scores.bias.copy_(torch.from_numpy(bias))

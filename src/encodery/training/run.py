@@ -157,6 +157,8 @@ class Run:
         if not isinstance(readout, DocumentReadout) or readout.lexical is None:
             return
         assert isinstance(objective, Supervised)
+        if readout.lexical.letters:
+            readout.lexical.spell(tokenizer.spelling())
         # In random order, so that the part looked at is a fair one.
         mixed_up = replace(self.loader(known, tokenizer, training), windows=StoredWindows(known, seed=self.recipe.seed))
         batches = (batch for batch, _ in mixed_up.epoch(Place()))
