@@ -20,6 +20,7 @@ import encodery
 from encodery.errors import DataError
 from encodery.training.loop import Fit
 from encodery.training.precision import Precision
+from encodery.use.predict import Predictor
 
 RECIPE = """\
 name: small
@@ -127,3 +128,13 @@ def test_each_stage_computes_in_the_precision_of_its_own_section(
     short = ["training.budget=2 steps", "pretrain.training.budget=2 steps", "evaluation.compare=[scratch]"]
     encodery.train(recipe, f"output={tmp_path / 'run'}", "pretrain.training.precision=bf16", *short)
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_the_report_says_what_the_encoder_and_the_ngrams_get_alone(recipe: Path, tmp_path: Path) -> None:
+    """Or nobody could tell which of the two does the work. The model comes back with its letters."""
+    short = ["training.budget=2 steps", "pretrain=null", "objective.ngrams=2", "objective.letters=3"]
+    result = encodery.train(recipe, f"output={tmp_path / 'run'}", *short)
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert any("encoder alone gets" in line and "n-grams alone" in line for line in record["notes"])
+    texts = ["a fine film", "a dull film"]
+    assert encodery.load(tmp_path / "run").predict(texts) == Predictor(result.trained).predict(texts)

@@ -14,7 +14,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError
-from encodery.evaluation.evaluate import fit_readout_mix, mixed, quick_score, row_parts
+from encodery.evaluation.evaluate import MAIN_METRIC, fit_readout_mix, mixed, quick_score, row_parts
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import (
     Compared,
@@ -27,6 +27,7 @@ from encodery.evaluation.results import (
     diagnoses,
     pairwise_notes,
 )
+from encodery.evaluation.wording import value_text
 from encodery.model import Model, count
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
@@ -89,6 +90,7 @@ class Finetuning:
         notes = [
             f"Scored on the {'test' if self.test is not None else 'validation'} rows ({len(scored.rows):,}).",
             *pairwise_notes(task, own, others, scored, recipe.seed),
+            *(f"{contender.name}: {contender.note}." for contender in [own, *others] if contender.note),
             *self._seed_notes(task, [contender for contender, _, _ in fine_tuned], scored),
         ]
         record = self._record(task, own, model, scored, comparison, notes)
@@ -120,7 +122,9 @@ class Finetuning:
         seconds = time.perf_counter() - begin
         if not scratch and self.run.pretrain_seconds:
             seconds += self.run.pretrain_seconds
-        contender = Contender(name, self._logits(model, scored), count(model), seconds)
+        parts = self._parts(model, scored)
+        note = self._parts_note(parts, self._truth(scored))
+        contender = Contender(name, mixed(model, parts), count(model), seconds, note)
         return contender, model, fit.state.best_score or 0.0
 
     def _validate(self, model: Model) -> dict[str, float]:
@@ -137,6 +141,14 @@ class Finetuning:
 
     def _logits(self, model: Model, held: HeldRows) -> np.ndarray:
         return mixed(model, self._parts(model, held))
+
+    def _parts_note(self, parts: np.ndarray, truth: np.ndarray) -> str:
+        """What the encoder and the n-grams would get without each other: who did the work?"""
+        if len(parts) == 1:
+            return ""
+        key = MAIN_METRIC[self.task.kind]
+        encoder, ngrams = (value_text(quick_score(self.task, part, truth)["metric"], key) for part in parts)
+        return f"its encoder alone gets {encoder}, its n-grams alone {ngrams}"
 
     def _truth(self, held: HeldRows) -> np.ndarray:
         assert held.store.labels is not None
