@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,10 +24,12 @@ HEAD = """\
 
 Made by `python bench/quality/run.py`. Every row pretrains and fine-tunes anew, without outside weights; text comes from
 the set itself and from the sets that its recipe names. Choices were made on the validation split; the test split is
-read once, by the run in this table. Intervals: 95 %, bootstrap over the test rows.
+read once, by the run in this table. Intervals: 95 %, bootstrap over the test rows. Every model but TF-IDF is an encoder
+with n-grams of tokens and letters beside it (`objective.ngrams`); "alone" is what the encoder
+gets without them: not pretrained, pretrained.
 
-| set | test rows | TF-IDF + LR | without pretraining | pretrained | difference, same rows | minutes | bar |
-|---|---|---|---|---|---|---|---|
+| set | test rows | TF-IDF + LR | without pretraining | pretrained | difference, same rows | alone | minutes | bar |
+|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -39,6 +42,8 @@ def run(name: str) -> dict[str, object]:
     record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     rows = {row["name"]: row["metric"] for row in record["comparison"]}
     cpu = record["hardware"]
+    said_alone = re.compile(r"its encoder alone gets ([\d.]+) %")
+    alone = {row["name"]: said_alone.search(row.get("note") or "") for row in record["comparison"]}
     return {
         "set": name,
         "rows": record["data_facts"]["splits"]["test"]["rows"],
@@ -46,6 +51,7 @@ def run(name: str) -> dict[str, object]:
         "scratch": rows["without pretraining"],
         "own": rows["pretrained encoder"],
         "difference": next((note.split(": ", 1)[1] for note in record["notes"] if "against" in note), ""),
+        "alone": [float(found[1]) for name in ("without pretraining", "pretrained encoder") if (found := alone[name])],
         "minutes": round((time.time() - begin) / 60, 1),
         "date": time.strftime("%Y-%m-%d"),
         "hardware": f"{cpu['cpu']}, {cpu['threads']} threads",
@@ -64,7 +70,7 @@ def write(found: dict[str, dict]) -> None:
     FIGURES.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = [
         f"| {name} | {row['rows']:,} | {said(row['tfidf'])} | {said(row['scratch'])} | **{said(row['own'])}** | "
-        f"{row['difference']} | {row['minutes']} | {BARS[name]} |"
+        f"{row['difference']} | {', '.join(map(str, row['alone']))} | {row['minutes']} | {BARS[name]} |"
         for name, row in sorted(found.items())
     ]
     notes = [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from encodery.data.corpus import HeldRows, Reading, held_rows
 from encodery.data.loader import Loader
@@ -28,6 +29,7 @@ from encodery.evaluation.results import (
     pairwise_notes,
 )
 from encodery.evaluation.wording import value_text
+from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model, count
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
@@ -62,6 +64,7 @@ class Finetuning:
                 fix="leave data.validation_share at 0.1, or name data.validation or data.test",
             )
         self.objective = make_supervised(config, self.store)
+        self.ngrams: dict[str, torch.Tensor] | None = None
         self.task = Task(
             config.kind,
             tuple(names),
@@ -104,8 +107,7 @@ class Finetuning:
         model = run.build(self.tokenizer, self.objective.readout(), seed, None if scratch else self.start)
         if self.start is None:
             run.start_words(model, self.store, seed)
-        held = self.validation.store if self.validation else None
-        run.start_ngrams(model, self.objective, self.tokenizer, self.store, held)
+        self._start_ngrams(model)
         training = recipe.training
         validate = self._validate if self.validation is not None else None
         fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed)
@@ -126,6 +128,17 @@ class Finetuning:
         note = self._parts_note(parts, self._truth(scored))
         contender = Contender(name, mixed(model, parts), count(model), seconds, note)
         return contender, model, fit.state.best_score or 0.0
+
+    def _start_ngrams(self, model: Model) -> None:
+        """Fitted once: they depend on the rows alone, so every contender gets the same."""
+        readout = model.readout
+        if not isinstance(readout, DocumentReadout) or readout.lexical is None:
+            return
+        if self.ngrams is None:
+            held = self.validation.store if self.validation else None
+            self.run.fit_ngrams(readout.lexical, self.objective, self.tokenizer, self.store, held)
+            self.ngrams = {name: value.clone() for name, value in readout.lexical.state_dict().items()}
+        readout.lexical.load_state_dict(self.ngrams)
 
     def _validate(self, model: Model) -> dict[str, float]:
         assert self.validation is not None

@@ -18,6 +18,7 @@ from encodery.data.ledger import Ledger
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
+from encodery.heads.readouts import DocumentReadout
 from encodery.objectives.masked import IGNORED, Masked
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
@@ -107,7 +108,8 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
         run.start_words(model, store, recipe.seed)
     tokens = int(sample_lengths(store, run.max_length, recipe.data.long).sum())
     text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
-    run.start_ngrams(model, objective, tokenizer, store, None)
+    if isinstance(model.readout, DocumentReadout) and model.readout.lexical is not None:
+        run.fit_ngrams(model.readout.lexical, objective, tokenizer, store, None)
     fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed)
     batch, _ = next(fit.loader.epoch(Place()))
     return Prepared(stage, tokenizer, described, objective, fit, batch)

@@ -38,7 +38,8 @@ from encodery.evaluation.results import (
     diagnoses,
 )
 from encodery.frontends.cooccurrence import cooccurrence_embeddings
-from encodery.heads.readouts import DocumentReadout, WordReadout
+from encodery.heads.lexical import LexicalScores
+from encodery.heads.readouts import WordReadout
 from encodery.model import Model, ModelConfig, count, load_matching
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
@@ -149,23 +150,24 @@ class Run:
                 )
                 model.frontend.words.weight.copy_(torch.from_numpy(vectors))
 
-    def start_ngrams(
-        self, model: Model, objective: Objective, tokenizer: Tokenizer, known: TokenStore, held: TokenStore | None
+    def fit_ngrams(
+        self,
+        lexical: LexicalScores,
+        objective: Supervised,
+        tokenizer: Tokenizer,
+        known: TokenStore,
+        held: TokenStore | None,
     ) -> None:
-        """The weights of the n-gram answer, if the model has one, from the training rows `known`."""
-        readout, training = model.readout, self.recipe.training
-        if not isinstance(readout, DocumentReadout) or readout.lexical is None:
-            return
-        assert isinstance(objective, Supervised)
-        if readout.lexical.letters:
-            readout.lexical.spell(tokenizer.spelling())
+        """The weights of the n-gram answer, from the training rows `known`; validation rows choose between ways."""
+        training, during = self.recipe.training, "fitting the n-gram answer"
+        if lexical.letters:
+            lexical.spell(tokenizer.spelling())
         # In random order, so that the part looked at is a fair one.
-        mixed_up = replace(self.loader(known, tokenizer, training), windows=StoredWindows(known, seed=self.recipe.seed))
-        batches = (batch for batch, _ in mixed_up.epoch(Place()))
+        shuffled = replace(self.loader(known, tokenizer, training), windows=StoredWindows(known, seed=self.recipe.seed))
+        batches = (batch for batch, _ in shuffled.epoch(Place()))
         validation = (batch for batch, _ in self.loader(held, tokenizer, training).epoch(Place())) if held else None
-        during = "fitting the n-gram answer"
-        way = fit_ngrams(readout.lexical.cpu(), objective, batches, validation, lambda: self.heed_stop(during))
-        readout.lexical.to(self.device)
+        way = fit_ngrams(lexical.cpu(), objective, batches, validation, lambda: self.heed_stop(during))
+        lexical.to(self.device)
         self.progress.say(f"n-gram answer: {way}")
 
     # -- reading -----------------------------------------------------------------------------------
