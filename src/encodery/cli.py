@@ -327,6 +327,25 @@ def predict(
         raise typer.Exit(DataError.exit_code)
 
 
+@app.command()
+def convert(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="As save_pretrained or sentence-transformers wrote it.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
+) -> None:
+    """Read a Hugging Face model into a model folder: to predict --embed with, or to go on from (start_from).
+
+    Example: encodery convert all-MiniLM-L6-v2 --output models/minilm
+    """
+    from encodery.interop.huggingface import read_huggingface
+
+    trained = read_huggingface(folder)
+    card = f"# {folder.resolve().name}\n\nConverted by `encodery convert` from a model of Hugging Face.\n"
+    trained.save(output, card=card, metrics={"converted_from": str(folder)})
+    typer.echo(f"model: {output}")
+
+
 # -- shared ----------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,16 @@ from encodery.batch import Batch, Output, States
 from encodery.config import Config
 from encodery.encoders.transformer import Transformer, TransformerConfig
 from encodery.frontends.text import TextConfig, TextFrontend
-from encodery.heads.readouts import DocumentReadout, DocumentReadoutConfig, WordReadout, WordReadoutConfig
+from encodery.heads.readouts import (
+    DocumentReadout,
+    DocumentReadoutConfig,
+    VectorReadout,
+    VectorReadoutConfig,
+    WordReadout,
+    WordReadoutConfig,
+)
 
-ReadoutConfig = Annotated[WordReadoutConfig | DocumentReadoutConfig, Field(discriminator="kind")]
+ReadoutConfig = Annotated[WordReadoutConfig | DocumentReadoutConfig | VectorReadoutConfig, Field(discriminator="kind")]
 
 
 class ModelConfig(Config):
@@ -35,9 +42,11 @@ class Model(nn.Module):
         width = config.encoder.width
         self.frontend = TextFrontend(config.frontend, width)
         self.encoder = Transformer(config.encoder)
-        self.readout: WordReadout | DocumentReadout
+        self.readout: WordReadout | DocumentReadout | VectorReadout
         if isinstance(config.readout, WordReadoutConfig):
-            self.readout = WordReadout(width, self.frontend.words)
+            self.readout = WordReadout(config.readout, width, self.frontend.words)
+        elif isinstance(config.readout, VectorReadoutConfig):
+            self.readout = VectorReadout(config.readout, width)
         else:
             self.readout = DocumentReadout(config.readout, width, self.frontend.words.num_embeddings)
 

@@ -16,7 +16,7 @@ from encodery.data.tokenizers import Tokenizer
 from encodery.errors import WeightsError
 from encodery.model import Model, ModelConfig
 
-TaskKind = Literal["masked", "classify", "multilabel", "regress"]
+TaskKind = Literal["masked", "vectors", "classify", "multilabel", "regress"]
 
 
 @dataclass(frozen=True)

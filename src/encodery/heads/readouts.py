@@ -20,6 +20,8 @@ class WordReadoutConfig(Config):
     """Which word stands here: logits over the vocabulary, at the masked positions only."""
 
     kind: Literal["word"] = "word"
+    norm_epsilon: float = Field(default=1e-5, gt=0, lt=0.1)
+    """Added to the variance before the square root."""
 
 
 class DocumentReadoutConfig(Config):
@@ -42,6 +44,16 @@ class DocumentReadoutConfig(Config):
     """With `ngrams`: runs of up to this many letters as well; 0: none."""
 
 
+class VectorReadoutConfig(Config):
+    """No answer but the document's vector itself, to be compared with others."""
+
+    kind: Literal["vector"] = "vector"
+    pooling: PoolingName = "mean"
+    """first, mean, max or attention."""
+    normalise: bool = True
+    """Whether vectors are scaled to length 1, so that their product is the cosine."""
+
+
 class WordReadout(nn.Module):
     """States -> logits (M, V) at the flat positions `batch.truth['at']` (Devlin et al. 2019, section 3.1).
 
@@ -49,10 +61,10 @@ class WordReadout(nn.Module):
     matrix is the embedding table (Press and Wolf 2017), handed in so that it is one parameter.
     """
 
-    def __init__(self, width: int, words: nn.Embedding) -> None:
+    def __init__(self, config: WordReadoutConfig, width: int, words: nn.Embedding) -> None:
         super().__init__()
         self.transform = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
         # Kept outside the module's parameters: the frontend owns it.
         self._words = [words]
@@ -110,3 +122,20 @@ class DocumentReadout(nn.Module):
             lexical_NC = self.lexical(batch)
             mixed_NC = self.mix[0] * logits_NC + self.mix[1] * lexical_NC
             return Output(mixed_NC, vectors_ND, (logits_NC, lexical_NC))
+
+
+class VectorReadout(nn.Module):
+    """States -> the pooled vectors (N, D)."""
+
+    def __init__(self, config: VectorReadoutConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.pooling = Pooling(config.pooling, width)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        initialise(self, std=0.02, depth=1, generator=generator)
+
+    def forward(self, states: States, batch: Batch) -> Output:
+        del batch
+        vectors_ND = self.pooling(states)
+        return Output(vectors=F.normalize(vectors_ND, dim=-1) if self.config.normalise else vectors_ND)

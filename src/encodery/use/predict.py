@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch
-from encodery.bricks.pooling import sum_by_document
+from encodery.bricks.pooling import Pooling
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.packing import longest_row
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import DataError, WeightsError
 from encodery.evaluation.evaluate import probabilities, row_logits
+from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
 
 Text = str | tuple[str, str] | list[str]
@@ -46,9 +47,9 @@ class Predictor:
         multilabel: {"labels", "probabilities"}. regress: {"number"}. Raises DataError for what is no text,
         WeightsError for a model without an answer (one that is only pretrained: use `embed`).
         """
-        if self.trained.task.kind == "masked":
+        if self.trained.task.kind in ("masked", "vectors"):
             raise WeightsError(
-                "this model is pretrained only: it has vectors, but no labels to predict",
+                "this model was not trained on labels: it has vectors, but no labels to predict",
                 fix="fine-tune it (start_from: THIS FOLDER), or use embed",
             )
         stream = iter(texts)
@@ -59,7 +60,8 @@ class Predictor:
             yield from self._answers(probabilities(self.trained.task, self.logits(store)), top)
 
     def embed(self, texts: Iterable[Text], *, normalise: bool = True) -> np.ndarray:
-        """The mean of a text's vectors, (texts, D) float32, in order; of length 1 when `normalise`."""
+        """One vector a text, (texts, D) float32, in order; of length 1 when `normalise`. Pooled as the model's readout
+        says if it gives vectors, else the mean over the text."""
         found: list[np.ndarray] = []
         stream = iter([texts] if isinstance(texts, str) else texts)
         done = 0
@@ -94,11 +96,12 @@ class Predictor:
         total = np.zeros((store.rows, model.config.encoder.width), dtype=np.float64)
         weight = np.zeros(store.rows)
         device = model.frontend.words.weight.device
+        pooling = model.readout.pooling if isinstance(model.readout, VectorReadout) else Pooling("mean", 0)
 
         def add(batch: Batch) -> None:
             states = model.encode(batch.to(device))
             lengths = states.layout.lengths.cpu().numpy()
-            np.add.at(total, batch.uids, sum_by_document(states.vectors, states.layout).cpu().numpy())
+            np.add.at(total, batch.uids, pooling(states).cpu().numpy() * lengths[:, None])
             np.add.at(weight, batch.uids, lengths)
 
         bf16 = self.dtype != torch.float32

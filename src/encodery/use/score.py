@@ -13,7 +13,7 @@ from encodery.config import load_config
 from encodery.data.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
 from encodery.data.sources import DataConfig, Labels
 from encodery.durable import replace_file
-from encodery.errors import DataError
+from encodery.errors import DataError, WeightsError
 from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
@@ -56,6 +56,11 @@ def evaluate(
     evaluation = evaluation or EvaluationConfig()
     given = [files] if isinstance(files, str | Path) else list(files)
     data = _data(Path(folder), [str(file) for file in given], columns, paired=task.paired)
+    if task.kind == "vectors":
+        raise WeightsError(
+            f"{folder} gives vectors and no answers, so there is nothing to score",
+            fix="fine-tune it first (start_from)",
+        )
     labels = _LABELS[task.kind]
     reading = Reading(data, Path(), seed, labels, Path())
     held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))

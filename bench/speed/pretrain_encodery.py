@@ -1,0 +1,75 @@
+"""Contender: masked-word pretraining with `encodery.train`, as a person would run it. Prints one JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+from pathlib import Path
+
+RECIPE = """\
+name: speed
+output: {output}/run
+cache: {work}/cache
+data: {{train: {work}/texts.jsonl, validation_share: 0.005}}
+tokenizer: {{path: {work}/tokenizer.json}}
+encoder: {{width: 256, depth: 6, heads: 4, max_length: 128, drop_rate: 0.1, attention_drop_rate: 0.1}}
+frontend: {{start: random}}
+objective: {{kind: masked, share: 0.15}}
+training:
+  budget: {seconds}s
+  batch_tokens: {batch_tokens}
+  precision: {precision}
+  validations: 0
+  optim: {{kind: {optimizer}, lr: 5e-4}}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--warm", type=float, default=10, help="seconds at the start that do not count")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--optimizer", default="adamw")
+    asked = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    import encodery
+
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Path(folder) / "recipe.yaml"
+        recipe.write_text(
+            RECIPE.format(
+                output=folder,
+                work=asked.work,
+                seconds=asked.seconds + asked.warm,
+                batch_tokens=asked.batch_tokens,
+                precision=asked.precision,
+                optimizer=asked.optimizer,
+            ),
+            encoding="utf-8",
+        )
+        encodery.train(recipe)
+        journal = (Path(folder) / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = [row for row in map(json.loads, journal) if row.get("kind") == "step"]
+        record = json.loads((Path(folder) / "run" / "metrics.json").read_text(encoding="utf-8"))
+    counted = [row for row in steps if row["seconds"] >= asked.warm]
+    first, last = counted[0], counted[-1]
+    answer = {
+        "tokens": last["tokens"] - first["tokens"],
+        "seconds": last["seconds"] - first["seconds"],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "loss": last["loss"],
+        "steps": last["step"] - first["step"],
+        "notes": [line for line in record["notes"] if "padding" in line],
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()
