@@ -123,9 +123,7 @@ def main() -> None:
             disable_tqdm=True,
             remove_unused_columns=False,
         )
-        Trainer(
-            model=model, args=arguments, train_dataset=dataset, data_collator=counted, callbacks=[clock]
-        ).train()
+        Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=counted, callbacks=[clock]).train()
     answer = {
         "tokens": clock.tokens,
         "seconds": clock.passed,
