@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.batch import Layout
+from encodery.bricks.layers import dropout
 from encodery.bricks.positions import rotate
 
 # On a CPU the fused kernel's backward pass is slower than plain products up to about this row length.
@@ -24,7 +25,7 @@ def attend_plain(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1TT: Tens
     """Equation 1 as two matrix products around a softmax; holds the (B, H, T, T) weights in memory."""
     score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
     weight_BHTT = torch.softmax(score_BHTT + bias_B1TT, dim=-1)
-    return F.dropout(weight_BHTT, drop_rate) @ v_BHTK
+    return dropout(weight_BHTT, drop_rate, True) @ v_BHTK
 
 
 def attend_fused(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1TT: Tensor, drop_rate: float) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
-from encodery.bricks.layers import ActivationName, FeedForward, NormName, initialise, make_norm
+from encodery.bricks.layers import ActivationName, FeedForward, NormName, dropout, initialise, make_norm
 from encodery.bricks.positions import LearnedPositions, Rotary, SinusoidalPositions
 from encodery.config import Config
 from encodery.encoders.attention import Attention
@@ -117,7 +116,7 @@ class Block(nn.Module):
         return x_PD + self._drop(self.mlp(self.mlp_norm(x_PD)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.drop_rate, self.training)
+        return dropout(x, self.drop_rate, self.training)
 
 
 class Transformer(nn.Module):
@@ -149,7 +148,7 @@ class Transformer(nn.Module):
         x_PD, layout = states.vectors, states.layout
         if self.positions is not None:
             x_PD = self.positions(x_PD, layout.position)
-        x_PD = F.dropout(self.input_norm(x_PD), self.config.drop_rate, self.training)
+        x_PD = dropout(self.input_norm(x_PD), self.config.drop_rate, self.training)
         angles = self.rotary.angles(layout.position, _compute_dtype(x_PD)) if self.rotary else None
         for block in self.blocks:
             x_PD = block(x_PD, layout, angles)

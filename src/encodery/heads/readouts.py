@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
-from encodery.bricks.layers import initialise
+from encodery.bricks.layers import dropout, initialise
 from encodery.bricks.pooling import Pooling, PoolingName
 from encodery.config import Config
 from encodery.heads.lexical import LexicalScores
@@ -116,7 +116,7 @@ class DocumentReadout(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):
             if self.hidden is not None:
                 x_ND = torch.tanh(self.hidden(x_ND))
-            logits_NC = self.answer(F.dropout(x_ND, self.config.drop_rate, self.training))
+            logits_NC = self.answer(dropout(x_ND, self.config.drop_rate, self.training))
             if self.lexical is None:
                 return Output(logits_NC, vectors_ND)
             lexical_NC = self.lexical(batch)
