@@ -56,8 +56,14 @@ class Attention(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(
-        self, x_PD: Tensor, layout: Layout, bias_B1TT: Tensor, angles: tuple[Tensor, Tensor] | None = None
+        self,
+        x_PD: Tensor,
+        layout: Layout,
+        bias_B1TT: Tensor,
+        angles: tuple[Tensor, Tensor] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
+        """With `at` (M,) the answers of these positions alone: (M, D)."""
         P, D = x_PD.shape
         q_PHK, k_PHK, v_PHK = self.qkv(x_PD).view(P, 3, self.heads, D // self.heads).unbind(1)
         if angles is not None:
@@ -68,4 +74,5 @@ class Attention(nn.Module):
 
         drop_rate = self.drop_rate if self.training else 0.0
         mixed_BHTK = attend(by_rows(q_PHK), by_rows(k_PHK), by_rows(v_PHK), bias_B1TT, drop_rate)
-        return self.outer(mixed_BHTK.transpose(1, 2).reshape(P, D))
+        mixed_PD = mixed_BHTK.transpose(1, 2).reshape(P, D)
+        return self.outer(mixed_PD if at is None else mixed_PD[at])
