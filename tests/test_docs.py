@@ -177,7 +177,7 @@ def test_looking_as_the_pages_say(words: list[str], mine: Path) -> None:
 
 def test_predict_as_the_page_says(mine: Path) -> None:
     """The commands of the page about use, as they stand there."""
-    (block,) = [block for block in blocks("sh") if block.page.name.startswith("07")]
+    block = next(block for block in blocks("sh") if block.page.name.startswith("07"))
     said = [run(words, mine) for words in commands(block.text)]
     assert len(said[0].splitlines()) == 2
     assert len(said[1].splitlines()) == 2

@@ -48,6 +48,7 @@ MAY_OPEN_FILES = (
     "data/tokenizers.py",
     "training/",
     "evaluation/results.py",  # the name of the processor, from /proc/cpuinfo
+    "interop/",  # the folders of other makers
     "use/score.py",  # the figures and the report of an evaluation, where they were asked for
     "cli.py",
 )

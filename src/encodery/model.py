@@ -62,7 +62,9 @@ class Model(nn.Module):
         return self.encoder(self.frontend(batch))
 
     def forward(self, batch: Batch) -> Output:
-        return self.readout(self.encode(batch), batch)
+        # The flat positions of the masked words, `truth["at"]` (M,), are all that the word readout asks for.
+        at = batch.truth["at"] if isinstance(self.readout, WordReadout) else None
+        return self.readout(self.encoder(self.frontend(batch), at), batch)
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
     """Parameters and forward FLOPs per token of each part, for documents of `length` tokens.
 
     Linear layers cost 2 FLOPs a weight; attention adds 4 * length * D a token for scores and mixing (half of it
-    when causal). The training step costs about three times the forward pass. The word readout works on the masked
-    share only.
+    when causal). The training step costs about three times the forward pass. The word readout, and all of the last
+    block that is behind its attention, work on the masked share only.
     """
     config = model.config
     width, vocab = config.encoder.width, model.frontend.words.num_embeddings
@@ -90,7 +92,10 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
         pattern = config.encoder.pattern_of(index)
         seen = min(length, 2 * pattern.radius + 1) if pattern.name == "window" else length
         seen = seen / 2 if pattern.name == "causal" else seen
-        matrices = sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2)
+        matrices = float(sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2))
+        if index + 1 == len(model.encoder.blocks) and isinstance(model.readout, WordReadout):
+            spared = matrices - 3 * width * width
+            matrices -= (1 - mask_share) * spared
         rows.append(PartCost(f"encoder: block {index + 1}", count(block), 2.0 * matrices + 4.0 * seen * width))
     if isinstance(model.readout, WordReadout):
         flops = mask_share * 2.0 * (width * width + width * vocab)

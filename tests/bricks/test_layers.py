@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from encodery.bricks.layers import FeedForward, initialise, make_norm
+from encodery.bricks.layers import FeedForward, dropout, initialise, make_norm
 
 
 @pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
@@ -44,3 +44,37 @@ def test_initialise_draws_from_the_generator_and_shrinks_the_ends_of_branches() 
     assert float(one.inner.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert float(one.outer.weight.detach().std()) == pytest.approx(0.02 / math.sqrt(16), rel=0.05)
     assert not one.inner.bias.any()
+
+
+@pytest.mark.parametrize("rate", [0.004, 0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean_and_drops_its_share(rate: float) -> None:
+    """Also of each of the eight numbers that one draw decides on: its bits must all be random."""
+    torch.manual_seed(1)
+    x = torch.ones(40_000, 8, requires_grad=True)
+    y = dropout(x, rate, training=True)
+    share = round(256 * rate) / 256
+    dropped = (y == 0).float().mean(dim=0)
+    tolerance = 4 * math.sqrt(share * (1 - share) / 40_000)
+    assert torch.all((dropped - share).abs() < tolerance), dropped
+    assert y.mean().item() == pytest.approx(1.0, abs=4 * math.sqrt(share / (1 - share) / 320_000))
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())  # type: ignore[arg-type]
+
+
+def test_dropped_numbers_are_independent_of_their_neighbours() -> None:
+    torch.manual_seed(2)
+    kept = (dropout(torch.ones(40_000, 8), 0.5, training=True) > 0).float()
+    joint = kept.T @ kept / len(kept)
+    off_diagonal = joint[~torch.eye(8, dtype=torch.bool)]
+    assert (off_diagonal - 0.25).abs().max() < 0.012
+
+
+def test_dropout_follows_the_seed_and_rests_while_a_model_is_used() -> None:
+    x = torch.randn(7, 3)
+    torch.manual_seed(3)
+    first = dropout(x, 0.3, training=True)
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x, 0.3, training=True), first)
+    assert dropout(x, 0.3, training=False) is x
+    assert dropout(x, 0.0, training=True) is x
+    assert dropout(x.bfloat16(), 0.3, training=True).dtype == torch.bfloat16

@@ -28,6 +28,7 @@ ROWS = make_rows(330, seed=3, most_words=60)
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "WINDOW_ROWS", 100)
+    monkeypatch.setattr(room, "STREAM_WINDOW_ROWS", 100)
 
 
 def windows_of(kind: str, tokenizer: Tokenizer, seed: int = 5) -> Windows:

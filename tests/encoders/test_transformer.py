@@ -123,3 +123,25 @@ def test_weights_that_fit_are_taken_and_the_rest_is_named() -> None:
     lacking = load_matching(model, dict(pretrained.state_dict()))
     assert lacking == ["readout.answer.bias", "readout.answer.weight"]
     assert torch.equal(model.frontend.words.weight, pretrained.frontend.words.weight)
+
+
+@pytest.mark.parametrize("place", ["pre", "post"])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_asked_for_some_positions_it_gives_what_it_gives_for_all(place: str, depth: int) -> None:
+    """And the same gradients: the spared work was for nothing but vectors nobody read."""
+    model = tiny_model(norm_place=place, depth=depth)
+    batch = batch_of([documents_of([9, 6]), documents_of([12], seed=1)], 16)
+    at = torch.tensor([20, 3, 3, 0, 30])
+    found = []
+    for only in (None, at):
+        model.zero_grad()
+        states = model.encoder(model.frontend(batch), only)
+        vectors = states.vectors[at] if only is None else states.vectors
+        vectors.square().sum().backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((vectors.detach(), gradients))
+    (every, one), (some, two) = found
+    torch.testing.assert_close(some, every)
+    assert one.keys() == two.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, msg=name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from encodery.config import load_config
 from encodery.errors import ConfigError, DataError
+from encodery.objectives.supervised import SupervisedConfig
 from encodery.training.draft import Draft, estimated_tokens, look_at_files, write_draft
 from encodery.training.draft_text import quoted
 from encodery.training.recipe import Recipe
@@ -34,6 +36,21 @@ def test_text_and_label_in_csv(tmp_path: Path) -> None:
     assert recipe.data.label == "stars given"
     assert recipe.pretrain is not None
     assert recipe.evaluation.compare == ["majority", "tfidf", "scratch"]
+
+
+def test_few_labels_get_an_ngram_answer_with_letters_that_suit_the_script(tmp_path: Path) -> None:
+    spaced = [{"text": f"a review, number {n}, of some length", "label": "ab"[n % 2]} for n in range(60)]
+    unspaced = [{"text": f"这本书写得很好看第{n}章更好", "label": "ab"[n % 2]} for n in range(60)]
+    found = []
+    for name, rows in (("spaced", spaced), ("unspaced", unspaced)):
+        draft = look_at_files([table(tmp_path / "rows.jsonl", rows)])
+        objective = loaded(draft, tmp_path / f"{name}.yaml").objective
+        assert isinstance(objective, SupervisedConfig)
+        found.append((objective.ngrams, objective.letters))
+        many = loaded(replace(draft, rows=1_000_000), tmp_path / f"many-{name}.yaml").objective
+        assert isinstance(many, SupervisedConfig)
+        assert many.ngrams == 0
+    assert found == [(2, 6), (2, 3)]
 
 
 def test_pairs_and_numbers(tmp_path: Path) -> None:

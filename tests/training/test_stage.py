@@ -322,7 +322,7 @@ def test_resume_of_a_streamed_corpus_equals_the_uninterrupted_run(
     stop: int, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 7, for corpora that are tokenised on the fly, over several windows and epochs."""
-    monkeypatch.setattr("encodery.data.loader.WINDOW_ROWS", 20)
+    monkeypatch.setattr("encodery.data.loader.STREAM_WINDOW_ROWS", 20)
     rows = make_rows(50, seed=2)
 
     def fresh() -> Fit:

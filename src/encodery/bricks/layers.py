@@ -30,6 +30,23 @@ def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool =
     return nn.LayerNorm(width, eps=epsilon, bias=bias)
 
 
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Set a share `rate` of the numbers to 0 and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
+
+    On a CPU PyTorch draws a random float for each number, which takes longer than the matrix product beside it. Here
+    one draw of 64 bits decides on eight numbers, and the rate is rounded to 256ths.
+    """
+    if not training or rate == 0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, rate)
+    dropped = min(255, max(1, round(256 * rate)))
+    drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_()
+    # The sign of a draw is always 0. Each bit becomes the sum of two neighbours, so that every one is random.
+    octets = (drawn ^ (drawn << 1)).view(torch.uint8)[: x.numel()].view(x.shape)
+    return x * (octets >= dropped).to(x.dtype).mul_(256 / (256 - dropped))
+
+
 class FeedForward(nn.Module):
     """Two linear layers around an activation, applied to every position alone: (P, D) -> (P, D).
 
@@ -60,7 +77,7 @@ class FeedForward(nn.Module):
             hidden = self.activation(gate) * value
         else:
             hidden = self.activation(hidden)
-        return self.outer(F.dropout(hidden, self.drop_rate, self.training))
+        return self.outer(dropout(hidden, self.drop_rate, self.training))
 
 
 def initialise(module: nn.Module, *, std: float, depth: int, generator: torch.Generator) -> None:

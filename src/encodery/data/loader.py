@@ -23,6 +23,8 @@ from encodery.data.tokenizers import Tokenizer
 
 # Rows that are packed together. More rows pack tighter; this many hold in memory whatever their number.
 WINDOW_ROWS = 8192
+# Fewer of a stream: its first batch comes when a window is tokenised.
+STREAM_WINDOW_ROWS = 2048
 
 Prepare = Callable[[Batch, np.random.Generator, float], Batch]
 
@@ -37,7 +39,7 @@ class Place:
 
 
 class Windows(Protocol):
-    """Rows in stretches of WINDOW_ROWS. `window` gives None past the end of the epoch."""
+    """Rows in stretches of some thousand. `window` gives None past the end of the epoch."""
 
     paired: bool
 
@@ -87,9 +89,9 @@ class StreamedWindows:
 
     def window(self, epoch: int, number: int) -> tuple[TokenStore, np.ndarray] | None:
         if self._stream is None or self._stream[:2] != (epoch, number):
-            self._stream = (epoch, number, iter(self.read(epoch, number * WINDOW_ROWS)))
+            self._stream = (epoch, number, iter(self.read(epoch, number * STREAM_WINDOW_ROWS)))
         stream = self._stream[2]
-        rows = list(islice(stream, WINDOW_ROWS))
+        rows = list(islice(stream, STREAM_WINDOW_ROWS))
         self._stream = (epoch, number + 1, stream)
         if not rows:
             return None

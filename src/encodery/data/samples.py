@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ class SampleMaker:
     """Turns token ids into samples of at most `max_length` positions.
 
     A single text becomes `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with segment 1 from b on. A text that
-    is too long is split into windows of nearly equal length (`long: split`) or loses its end (`cut`). A pair that
+    is too long is split into full windows and a rest (`long: split`) or loses its end (`cut`). A pair that
     is too long loses the end of its longer text, token by token, as in BERT; it is never split.
     """
 
@@ -52,8 +53,7 @@ class SampleMaker:
             counts.cut_rows += 1
             counts.cut_tokens += total - room
         else:
-            edges = np.linspace(0, total, -(-total // room) + 1).round().astype(int)
-            pieces = list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+            pieces = split_pieces(total, room)
             counts.split_rows += 1
         counts.windows += len(pieces)
         counts.kept_tokens += pieces[-1][1]
@@ -94,3 +94,12 @@ class SampleMaker:
         starts = np.ones(ids.size + 2, dtype=bool)
         starts[1:-1] = starts_word
         return Sample(framed, starts, np.zeros(framed.size, dtype=np.int64), uid, part)
+
+
+def split_pieces(total: int, room: int) -> list[tuple[int, int]]:
+    """[start, stop) of the windows of a long text: full ones, which fill rows without padding, and the rest. A rest so
+    short that it would mean little by itself shares the last two windows evenly."""
+    edges = [*range(0, total, room), total]
+    if len(edges) > 2 and total - edges[-2] < room // 8:
+        edges[-2] = (edges[-3] + total + 1) // 2
+    return list(pairwise(edges))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.batch import Layout
+from encodery.bricks.layers import dropout
 from encodery.bricks.positions import rotate
 
 # On a CPU the fused kernel's backward pass is slower than plain products up to about this row length.
@@ -24,7 +25,7 @@ def attend_plain(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1TT: Tens
     """Equation 1 as two matrix products around a softmax; holds the (B, H, T, T) weights in memory."""
     score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
     weight_BHTT = torch.softmax(score_BHTT + bias_B1TT, dim=-1)
-    return F.dropout(weight_BHTT, drop_rate) @ v_BHTK
+    return dropout(weight_BHTT, drop_rate, True) @ v_BHTK
 
 
 def attend_fused(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1TT: Tensor, drop_rate: float) -> Tensor:
@@ -55,8 +56,14 @@ class Attention(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(
-        self, x_PD: Tensor, layout: Layout, bias_B1TT: Tensor, angles: tuple[Tensor, Tensor] | None = None
+        self,
+        x_PD: Tensor,
+        layout: Layout,
+        bias_B1TT: Tensor,
+        angles: tuple[Tensor, Tensor] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
+        """With `at` (M,) the answers of these positions alone: (M, D)."""
         P, D = x_PD.shape
         q_PHK, k_PHK, v_PHK = self.qkv(x_PD).view(P, 3, self.heads, D // self.heads).unbind(1)
         if angles is not None:
@@ -67,4 +74,5 @@ class Attention(nn.Module):
 
         drop_rate = self.drop_rate if self.training else 0.0
         mixed_BHTK = attend(by_rows(q_PHK), by_rows(k_PHK), by_rows(v_PHK), bias_B1TT, drop_rate)
-        return self.outer(mixed_BHTK.transpose(1, 2).reshape(P, D))
+        mixed_PD = mixed_BHTK.transpose(1, 2).reshape(P, D)
+        return self.outer(mixed_PD if at is None else mixed_PD[at])

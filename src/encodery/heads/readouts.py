@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
-from encodery.bricks.layers import initialise
+from encodery.bricks.layers import dropout, initialise
 from encodery.bricks.pooling import Pooling, PoolingName
 from encodery.config import Config
 from encodery.heads.lexical import LexicalScores
@@ -55,9 +55,9 @@ class VectorReadoutConfig(Config):
 
 
 class WordReadout(nn.Module):
-    """States -> logits (M, V) at the flat positions `batch.truth['at']` (Devlin et al. 2019, section 3.1).
+    """States of the masked positions (M, D) -> logits (M, V) (Devlin et al. 2019, section 3.1).
 
-    Only the masked positions are read: the product with the vocabulary is the largest of the model. The output
+    Only the masked positions are asked for: the product with the vocabulary is the largest of the model. The output
     matrix is the embedding table (Press and Wolf 2017), handed in so that it is one parameter.
     """
 
@@ -73,8 +73,8 @@ class WordReadout(nn.Module):
         initialise(self, std=0.02, depth=1, generator=generator)
 
     def forward(self, states: States, batch: Batch) -> Output:
-        x_MD = states.vectors[batch.truth["at"]]
-        x_MD = self.norm(F.gelu(self.transform(x_MD)))
+        del batch
+        x_MD = self.norm(F.gelu(self.transform(states.vectors)))
         return Output(logits=F.linear(x_MD, self._words[0].weight, self.bias))
 
 
@@ -116,7 +116,7 @@ class DocumentReadout(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):
             if self.hidden is not None:
                 x_ND = torch.tanh(self.hidden(x_ND))
-            logits_NC = self.answer(F.dropout(x_ND, self.config.drop_rate, self.training))
+            logits_NC = self.answer(dropout(x_ND, self.config.drop_rate, self.training))
             if self.lexical is None:
                 return Output(logits_NC, vectors_ND)
             lexical_NC = self.lexical(batch)

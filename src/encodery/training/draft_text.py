@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from encodery.evaluation.baselines import UNSPACED_LANGUAGES
+
 if TYPE_CHECKING:
     from encodery.training.draft import Draft
 
@@ -23,6 +25,10 @@ def recipe_text(draft: Draft, name: str, files: dict[str, list[str]]) -> str:
         _objective(draft),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+# With more labelled rows an encoder needs no linear answer beside it.
+FEW_ROWS = 100_000
 
 
 def _line(code: str, comment: str) -> str:
@@ -150,6 +156,12 @@ def _objective(draft: Draft) -> str:
         _line(f"  kind: {draft.task}", "classify: one label; multilabel: several; regress: a number"),
         _line("  pooling: mean", "how a text becomes one vector: mean, first, max, attention"),
     ]
+    if draft.rows < FEW_ROWS:
+        letters = 3 if draft.language in UNSPACED_LANGUAGES else 6
+        lines += [
+            _line("  ngrams: 2", "a linear answer beside the encoder's; with few labels it helps much"),
+            _line(f"  letters: {letters}", "it reads runs of letters too"),
+        ]
     if draft.task != "regress":
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
