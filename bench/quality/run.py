@@ -23,9 +23,9 @@ HEAD = """\
 # Quality on public sets, from scratch on two CPU cores
 
 Made by `python bench/quality/run.py`. Every row pretrains and fine-tunes anew, without outside weights; text comes from
-the set itself and from the sets that its recipe names. Choices were made on folds of the training and validation rows; the test split is
-read once, by the run in this table. Intervals: 95 %, bootstrap over the test rows. Every model but TF-IDF is an encoder
-with n-grams of tokens and letters beside it (`objective.ngrams`); "alone" is what the encoder
+the set itself and from the sets that its recipe names. Choices were made on folds of the training and validation rows;
+the test split is read once, by the run in this table. Intervals: 95 %, bootstrap over the test rows. Every model but
+TF-IDF is an encoder with n-grams of tokens and letters beside it (`objective.ngrams`); "alone" is what the encoder
 gets without them: not pretrained, pretrained.
 
 | set | test rows | TF-IDF + LR | without pretraining | pretrained | difference, same rows | alone | minutes | bar |
