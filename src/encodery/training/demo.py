@@ -32,11 +32,11 @@ encoder:
 pretrain:                            # learn from the text alone first ...
   data: [data/unlabelled.txt]        # {unlabelled} more reviews, without labels
   training:
-    budget: 170s
+    budget: 190s
 
 objective: classify                  # ... then from the labels
 training:
-  budget: 60s
+  budget: 40s
   batch_tokens: 2048
 
 evaluation:

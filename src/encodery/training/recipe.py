@@ -29,7 +29,12 @@ class PretrainConfig(Config):
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout during this stage; text that is seen a few times only needs none."""
     training: TrainingConfig = TrainingConfig.model_validate(
-        {"budget": "5m", "batch_tokens": 2048, "optim": {"kind": "muon", "schedule": "linear"}}
+        {
+            "budget": "5m",
+            "batch_tokens": 2048,
+            # Without decay Muon lets the matrices grow until attention is all or nothing.
+            "optim": {"kind": "muon", "schedule": "linear", "weight_decay": 0.3},
+        }
     )
 
 
