@@ -264,7 +264,7 @@ def test_wrong_words_at_predict(place: Path) -> None:
     refused(call("predict", "run"), 3, "no texts")
     refused(call("predict", "run", "--file", "nope.txt"), 3, "nope.txt")
     refused(call("predict", "run", "x", "--file", "dev.jsonl"), 3, "--file")
-    refused(call("predict", "run/pretrained", "hello"), 4, "pretrained only")
+    refused(call("predict", "run/pretrained", "hello"), 4, "not trained on labels")
     refused(call("predict", "run", "hello", "--top", "0"), 2, "--top")
     nothing = call("predict", "run", "\x00")
     assert nothing.code == 3

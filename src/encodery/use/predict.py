@@ -50,7 +50,7 @@ class Predictor:
         if self.trained.task.kind in ("masked", "vectors"):
             raise WeightsError(
                 "this model was not trained on labels: it has vectors, but no labels to predict",
-                fix="fine-tune it (start_from: THIS FOLDER), or use embed",
+                fix="fine-tune it (start_from: THIS FOLDER), or take its vectors: embed (predict --embed)",
             )
         stream = iter(texts)
         done = 0
