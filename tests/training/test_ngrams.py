@@ -122,3 +122,13 @@ def test_stopping_is_asked_for_between_labels() -> None:
     known = batches(100, lambda words: words[0] % 3, seed=1)
     with pytest.raises(KeyboardInterrupt):
         fit_ngrams(LexicalScores(3, longest=1, buckets=512), supervised("classify", list("abc")), known, None, stop)
+
+
+def test_many_classes_are_told_apart_the_plain_way() -> None:
+    """Sixty classes, each with a word of its own; two more fits for each would take minutes on real data."""
+    known, held = (batches(1200, lambda words: words[0], seed=seed) for seed in (1, 2))
+    scores = LexicalScores(WORDS, longest=1, buckets=1 << 14)
+    objective = supervised("classify", [str(n) for n in range(WORDS)])
+    assert PLAIN in fit_ngrams(scores, objective, known, held)
+    logits, truth = answers(scores, held)
+    assert (logits.argmax(axis=1) == truth).mean() > 3 / WORDS

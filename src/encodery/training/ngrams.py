@@ -22,6 +22,8 @@ PLAIN, CONTRAST, NAIVE = "plain", "contrast", "contrast drawn to naive Bayes"
 FITTED_DOCUMENTS = 200_000
 STRENGTHS = (10.0, 30.0)  # C of the logistic regression: the larger, the less it is held back
 PENALTY = 1.0  # of the ridge regression
+# With more classes than these only the plain way is tried: each class costs two fits for every other one.
+CONTRASTED_CLASSES = 20
 NAIVE_SHARE = 0.75  # how far the weights are drawn to those of naive Bayes (1 - beta in Wang and Manning 2012)
 
 
@@ -37,8 +39,9 @@ def fit_ngrams(
     Three answers are tried, and the one least surprised by the validation batches `held` (after a temperature) is
     taken: logistic regression on the rarities ("plain", also taken without `held`); on the rarities times the
     log ratio of an n-gram's frequencies inside and outside a class ("contrast"); and the same with its weights drawn
-    to their mean, which is naive Bayes ("Baselines and Bigrams", Wang and Manning 2012, equations 4 to 8). Numbers
-    get ridge regression on the rarities. Classes are told apart one against the rest.
+    to their mean, which is naive Bayes ("Baselines and Bigrams", Wang and Manning 2012, equations 4 to 8). More than
+    20 classes get the plain one. Numbers get ridge regression on the rarities. Classes are told apart one against
+    the rest.
     """
     batches = list(_first(known, FITTED_DOCUMENTS))
     scores.count(batches)
@@ -109,13 +112,16 @@ def _classifiers(
         for truth in truths:
             heed_stop()
             plain.append(_fit(rows, truth, importance, strength))
+            if CONTRASTED_CLASSES < classes:
+                continue
             ratio = _log_ratio(rows, truth)
             w, b = _fit(rows.multiply(ratio).tocsr(), truth, importance, strength)
             contrast.append((w * ratio, b))
             drawn = NAIVE_SHARE * np.abs(w).mean() + (1 - NAIVE_SHARE) * w
             naive.append((drawn * ratio, b * (1 - NAIVE_SHARE)))
         for way, columns in ((PLAIN, plain), (CONTRAST, contrast), (NAIVE, naive)):
-            yield f"{way}, C = {strength:g}", *joined(columns)
+            if columns:
+                yield f"{way}, C = {strength:g}", *joined(columns)
 
 
 def _fit(rows: Any, truth: Array, importance: Array | None, strength: float) -> tuple[Array, float]:

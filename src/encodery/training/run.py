@@ -160,6 +160,7 @@ class Run:
     ) -> None:
         """The weights of the n-gram answer, from the training rows `known`; validation rows choose between ways."""
         training, during = self.recipe.training, "fitting the n-gram answer"
+        self.progress.say(during)
         if lexical.letters:
             lexical.spell(tokenizer.spelling())
         # In random order, so that the part looked at is a fair one.
