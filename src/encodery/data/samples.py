@@ -12,6 +12,9 @@ from encodery.batch import Sample
 
 LongPolicy = Literal["split", "cut"]
 
+SHORTEST_REST = 16
+"""Tokens that may stand alone behind the full windows of a long text."""
+
 
 @dataclass
 class LengthCounts:
@@ -100,6 +103,6 @@ def split_pieces(total: int, room: int) -> list[tuple[int, int]]:
     """[start, stop) of the windows of a long text: full ones, which fill rows without padding, and the rest. A rest so
     short that it would mean little by itself shares the last two windows evenly."""
     edges = [*range(0, total, room), total]
-    if len(edges) > 2 and total - edges[-2] < room // 8:
+    if len(edges) > 2 and total - edges[-2] < min(SHORTEST_REST, room // 8):
         edges[-2] = (edges[-3] + total + 1) // 2
     return list(pairwise(edges))

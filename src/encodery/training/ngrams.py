@@ -112,7 +112,7 @@ def _classifiers(
         for truth in truths:
             heed_stop()
             plain.append(_fit(rows, truth, importance, strength))
-            if CONTRASTED_CLASSES < classes:
+            if classes > CONTRASTED_CLASSES:
                 continue
             ratio = _log_ratio(rows, truth)
             w, b = _fit(rows.multiply(ratio).tocsr(), truth, importance, strength)
