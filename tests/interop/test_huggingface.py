@@ -146,7 +146,15 @@ def test_what_is_wrong_with_a_folder_is_said(source: Path, tmp_path: Path) -> No
     changed(folder, model_type="bert", hidden_act="gelu_new")
     with pytest.raises(WeightsError, match="gelu_new"):
         read_huggingface(folder)
-    changed(folder, hidden_act="gelu", intermediate_size=48)
+    changed(folder, hidden_act="gelu", num_attention_heads=5)
+    with pytest.raises(WeightsError, match=r"sizes that cannot be.*not a multiple of heads 5"):
+        read_huggingface(folder)
+    changed(folder, num_attention_heads=4)
+    (folder / "modules.json").write_text("[{", encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"modules\.json cannot be read"):
+        read_huggingface(folder)
+    (folder / "modules.json").unlink()
+    changed(folder, intermediate_size=48)
     with pytest.raises(WeightsError, match="mlp"):
         read_huggingface(folder)
     changed(folder, intermediate_size=64)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -117,6 +118,8 @@ def read_huggingface(folder: str | Path) -> Trained:
     family = FAMILIES[name]
     try:
         encoder = family.encoder(sizes)
+    except ValidationError as problem:
+        raise WeightsError(f"{folder / 'config.json'} has sizes that cannot be: {problem.errors()[0]['msg']}") from None
     except KeyError as missing:
         raise WeightsError(f"{folder / 'config.json'} has no {missing}", fix="copy the file from its source") from None
     theirs = _weights(folder)
@@ -163,7 +166,7 @@ def _pooling(folder: Path) -> tuple[Any, bool]:
     if not file.exists():
         return "mean", False
     pooling, normalise = "mean", False
-    for module in json.loads(file.read_text(encoding="utf-8")):
+    for module in _json(file):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         if kind == "Pooling":
             said = _json(folder / module["path"] / "config.json")
@@ -197,7 +200,7 @@ def _take(theirs: Mapping[str, Tensor], name: str, folder: Path) -> Tensor:
     return theirs[name]
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
