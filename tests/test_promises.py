@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from conftest import batch_of, documents_of, tiny_model
-from encodery.batch import Batch, layout_of
-from encodery.encoders.attention import attend_fused, attend_plain
-from encodery.encoders.patterns import Pattern, attention_bias
+from encodery.batch import Batch, Layout, layout_of
+from encodery.bricks.positions import Rotary
+from encodery.encoders import kernels
+from encodery.encoders.patterns import Pattern
 from encodery.model import Model
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
@@ -146,14 +148,14 @@ def labelled(batch: Batch, classes: int) -> Batch:
     return Batch(batch.values, batch.layout, {**batch.truth, "label": label}, batch.uids, batch.parts)
 
 
-@pytest.mark.parametrize("kernel", ["plain", "fused"])
+@pytest.mark.parametrize("kernel", ["attend_plainly", "attend_fused", "attend_rows", "attend_documents"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("encoder", [ENCODERS[3], ENCODERS[7], ENCODERS[8], ENCODERS[14], SHAPES[5]], ids=named)
 def test_padding_never_gives_nan(
     encoder: dict[str, Any], dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: rows of padding only, in forward and backward, for every pattern and kernel."""
-    monkeypatch.setattr("encodery.encoders.attention.PLAIN_UP_TO", 10_000 if kernel == "plain" else 0)
+    monkeypatch.setattr("encodery.encoders.attention.attend", getattr(kernels, kernel))
     model = tiny_model(**encoder).train()
     objective = Masked(MaskedConfig(share=0.5), vocab_size=50, mask_id=4, special_ids=frozenset(range(5)))
     (document,) = documents_of([9])
@@ -203,21 +205,55 @@ def naive_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: lis
 
 
 @pytest.mark.parametrize("pattern", [Pattern(), Pattern("causal"), Pattern("window", 2)], ids=lambda p: p.name)
-def test_every_kernel_equals_attention_written_out(pattern: Pattern) -> None:
+def test_attention_is_attention_written_out(pattern: Pattern) -> None:
     rows = [[5, 3, 2], [10], [1, 4]]
     layout = layout_of(rows, 12)
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(3, 2, 12, 8, generator=generator, requires_grad=True) for _ in range(3))
-    bias = attention_bias(layout, pattern, torch.float32)
-    expected = naive_attention(q.detach(), k.detach(), v.detach(), rows, pattern)
-    real = (layout.document >= 0).view(3, 1, 12, 1)
-    gradients = []
-    for kernel in (attend_plain, attend_fused):
-        found = kernel(q, k, v, bias, 0.0)
-        torch.testing.assert_close((found * real).double(), expected, atol=1e-6, rtol=1e-5)
-        gradients.append(torch.autograd.grad((found * real).square().sum(), [q, k, v]))
-    for one, other in zip(*gradients):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    qkv = torch.randn(36, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    q, k, v = (x.view(3, 12, 2, 8).transpose(1, 2) for x in qkv.unbind(1))
+    expected = naive_attention(q, k, v, rows, pattern).transpose(1, 2).reshape(36, 16)
+    real = (layout.document >= 0)[:, None]
+    found = kernels.attend_plainly(qkv, layout, pattern, None, 0.0)
+    torch.testing.assert_close((found * real).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+LAYOUTS = {
+    "short rows": layout_of([[20, 30, 14], [64], [5], []], 64),
+    "one row": layout_of([[100, 3, 1, 150]], 256),
+    "a long document": layout_of([[700, 200], [1000]], 1024),
+}
+KERNELS = ["attend_rows", "attend_fused", "attend_documents", "attend_windows", "attend"]
+SEEN = [Pattern(), Pattern("causal"), Pattern("window", 3), Pattern("window", 16)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("pattern", SEEN, ids=lambda p: f"{p.name} {p.radius}")
+@pytest.mark.parametrize("turned", [True, False], ids=["rotary", "plain"])
+def test_every_kernel_gives_the_plain_numbers(
+    kernel: str, layout: Layout, pattern: Pattern, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the plain gradients, on every layout, in float32 and within bf16's own rounding."""
+    if kernel == "attend_windows" and pattern.name != "window":
+        pytest.skip("the other patterns are no windows")
+    monkeypatch.setattr(kernels, "SCORES_UP_TO", 500)  # one of the long documents goes to the fused kernel
+    generator = torch.Generator().manual_seed(1)
+    qkv = torch.randn(layout.positions, 3, 2, 8, generator=generator)
+    real = (layout.document >= 0)[:, None]
+    cosine, sine = Rotary(1024, 8).angles(layout.position, torch.float32)
+    seen = torch.randn(layout.positions, 16, generator=generator) * real
+
+    def result(name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        given = qkv.to(dtype).requires_grad_()
+        angles = (cosine.to(dtype), sine.to(dtype)) if turned else None
+        mixed = getattr(kernels, name)(given, replace(layout, masks={}), pattern, angles, 0.0)
+        assert mixed.dtype == dtype
+        (gradient,) = torch.autograd.grad(mixed, given, seen.to(dtype))
+        return (mixed * real).float().detach(), gradient.float()
+
+    for found, expected in zip(result(kernel, torch.float32), result("attend_plainly", torch.float32)):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for found, expected in zip(result(kernel, torch.bfloat16), result("attend_plainly", torch.float32)):
+        torch.testing.assert_close(found, expected, atol=6e-2, rtol=6e-2)
 
 
 @every_encoder
@@ -231,7 +267,7 @@ def test_save_load_save_is_identical(encoder: dict[str, Any]) -> None:
 
 def test_scoring_first_does_not_spoil_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that was scored under inference mode keeps its masks; a training step may use them."""
-    monkeypatch.setattr("encodery.encoders.attention.PLAIN_UP_TO", 0)
+    monkeypatch.setattr(kernels, "ROWS_UP_TO", 0)
     model, batch = tiny_model(), labelled(packed(documents_of(LENGTHS)), 2)
     with torch.inference_mode():
         model.encode(batch)

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from encodery.bricks.layers import FeedForward, dropout, initialise, make_norm
+from encodery.bricks.dropout import add_dropped, dropout
+from encodery.bricks.layers import FeedForward, initialise, make_norm
+from encodery.bricks.products import Linear
 
 
 @pytest.mark.parametrize("name", ["layernorm", "rmsnorm"])
@@ -78,3 +80,39 @@ def test_dropout_follows_the_seed_and_rests_while_a_model_is_used() -> None:
     assert dropout(x, 0.3, training=False) is x
     assert dropout(x, 0.0, training=True) is x
     assert dropout(x.bfloat16(), 0.3, training=True).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 12), (12, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_pytorch_s_own_with_the_same_gradients(
+    dtype: torch.dtype, inputs: int, outputs: int, bias: bool
+) -> None:
+    torch.manual_seed(4)
+    mine, own = Linear(inputs, outputs, bias=bias), torch.nn.Linear(inputs, outputs, bias=bias)
+    own.load_state_dict(mine.state_dict())
+    x, seen = torch.randn(2, 5, inputs), torch.randn(2, 5, outputs)
+    found = []
+    for layer in (mine, own):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            y = layer(given)
+        assert y.dtype == dtype
+        found.append([y.float(), *torch.autograd.grad(y, [given, *layer.parameters()], seen.to(dtype))])
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    for one, other in zip(*found):
+        assert one.dtype == other.dtype == torch.float32
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_adding_a_dropped_change_is_dropout_and_a_sum() -> None:
+    x, change = torch.randn(6, 4), torch.randn(6, 4)
+    found = []
+    for way in (lambda c: add_dropped(x, c, 0.4, True), lambda c: x + dropout(c, 0.4, True)):
+        torch.manual_seed(5)
+        given = change.clone().requires_grad_()
+        y = way(given)
+        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), given)))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(add_dropped(x, change, 0.4, False), x + change)

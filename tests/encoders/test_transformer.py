@@ -66,14 +66,13 @@ def test_a_block_is_the_formula_of_its_norm_place(place: str) -> None:
     block = model.encoder.blocks[0]
     (document,) = documents_of([8])
     batch = batch_of([[document]], 8)
-    bias = torch.zeros(1, 1, 8, 8)
     with torch.inference_mode():
         x = model.encoder.input_norm(model.frontend(batch).vectors)
         if place == "pre":
-            x = x + block.attention(block.attention_norm(x), batch.layout, bias)  # type: ignore[operator]
+            x = x + block.attention(block.attention_norm(x), batch.layout, Pattern())  # type: ignore[operator]
             x = model.encoder.output_norm(x + block.mlp(block.mlp_norm(x)))  # type: ignore[operator]
         else:
-            x = block.attention_norm(x + block.attention(x, batch.layout, bias))  # type: ignore[operator]
+            x = block.attention_norm(x + block.attention(x, batch.layout, Pattern()))  # type: ignore[operator]
             x = block.mlp_norm(x + block.mlp(x))  # type: ignore[operator]
         torch.testing.assert_close(model.encode(batch).vectors, x)
 

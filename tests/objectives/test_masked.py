@@ -15,7 +15,8 @@ from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import Row
 from encodery.data.store import store_in_memory
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
-from encodery.objectives.masked import IGNORED, Masked, MaskedConfig
+from encodery.objectives.cross_entropy import IGNORED
+from encodery.objectives.masked import Masked, MaskedConfig
 
 CHINESE = [
     "这部电影很好看，我非常喜欢。",

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encodery.bricks.dropout import dropout
+from encodery.bricks.products import Linear
+
 NormName = Literal["layernorm", "rmsnorm"]
 ActivationName = Literal["relu", "gelu", "silu", "geglu", "swiglu"]
 
@@ -28,23 +31,6 @@ def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool =
     if name == "rmsnorm":
         return nn.RMSNorm(width, eps=epsilon)
     return nn.LayerNorm(width, eps=epsilon, bias=bias)
-
-
-def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Set a share `rate` of the numbers to 0 and scale the others by 1 / (1 - rate) (Srivastava et al. 2014).
-
-    On a CPU PyTorch draws a random float for each number, which takes longer than the matrix product beside it. Here
-    one draw of 64 bits decides on eight numbers, and the rate is rounded to 256ths.
-    """
-    if not training or rate == 0:
-        return x
-    if x.device.type != "cpu":
-        return F.dropout(x, rate)
-    dropped = min(255, max(1, round(256 * rate)))
-    drawn = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_()
-    # The sign of a draw is always 0. Each bit becomes the sum of two neighbours, so that every one is random.
-    octets = (drawn ^ (drawn << 1)).view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * (octets >= dropped).to(x.dtype).mul_(256 / (256 - dropped))
 
 
 class FeedForward(nn.Module):
@@ -66,8 +52,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = activation in ("geglu", "swiglu")
         self.activation = _ACTIVATIONS[activation]
-        self.inner = nn.Linear(width, mlp_width * (2 if self.gated else 1), bias=bias)
-        self.outer = nn.Linear(mlp_width, width, bias=bias)
+        self.inner = Linear(width, mlp_width * (2 if self.gated else 1), bias=bias)
+        self.outer = Linear(mlp_width, width, bias=bias)
         self.drop_rate = drop_rate
 
     def forward(self, x_PD: Tensor) -> Tensor:

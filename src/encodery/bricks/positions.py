@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Angles = tuple[Tensor, Tensor]
+"""Cosines and signed sines of each position, (P, 1, K) each."""
+
 
 def sinusoidal_table(length: int, width: int) -> Tensor:
     """The fixed table of "Attention Is All You Need", section 3.5, as (length, width).
@@ -68,7 +71,7 @@ class Rotary(nn.Module):
         # The sign of the rotation is folded into the sine, so that turning is x * cos + swap(x) * sin.
         self.register_buffer("sine", (angle.sin() * sign).float(), persistent=False)
 
-    def angles(self, position_P: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def angles(self, position_P: Tensor, dtype: torch.dtype) -> Angles:
         """Cosines and signed sines of the positions, each (P, 1, K), shared by every layer of a step."""
         return self.cosine[position_P].to(dtype)[:, None], self.sine[position_P].to(dtype)[:, None]
 

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
-from encodery.bricks.layers import ActivationName, FeedForward, NormName, dropout, initialise, make_norm
-from encodery.bricks.positions import LearnedPositions, Rotary, SinusoidalPositions
+from encodery.bricks.dropout import add_dropped, dropout
+from encodery.bricks.layers import ActivationName, FeedForward, NormName, initialise, make_norm
+from encodery.bricks.positions import Angles, LearnedPositions, Rotary, SinusoidalPositions
+from encodery.bricks.products import compute_dtype
 from encodery.config import Config
 from encodery.encoders.attention import Attention
-from encodery.encoders.patterns import Pattern, PatternName, attention_bias
+from encodery.encoders.patterns import Pattern, PatternName
 
 
 class TransformerConfig(Config):
@@ -107,21 +109,18 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config.norm, width, epsilon=epsilon, bias=bias)
         self.mlp = FeedForward(width, config.inner_width, activation=config.activation, bias=bias)
 
-    def forward(
-        self, x_PD: Tensor, layout: Layout, angles: tuple[Tensor, Tensor] | None, at: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_PD: Tensor, layout: Layout, angles: Angles | None, at: Tensor | None = None) -> Tensor:
         """With `at` (M,) the vectors of these positions alone, (M, D); they still look at all the others."""
-        bias_B1TT = attention_bias(layout, self.pattern, _compute_dtype(x_PD))
         seen_PD = x_PD if self.post else self.attention_norm(x_PD)
-        change = self._drop(self.attention(seen_PD, layout, bias_B1TT, angles, at))
-        x = change + (x_PD if at is None else x_PD[at])
+        change = self.attention(seen_PD, layout, self.pattern, angles, at)
+        x = self._add(x_PD if at is None else x_PD[at], change)
         if self.post:
             x = self.attention_norm(x)
-            return self.mlp_norm(x + self._drop(self.mlp(x)))
-        return x + self._drop(self.mlp(self.mlp_norm(x)))
+            return self.mlp_norm(self._add(x, self.mlp(x)))
+        return self._add(x, self.mlp(self.mlp_norm(x)))
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.drop_rate, self.training)
+    def _add(self, x: Tensor, change: Tensor) -> Tensor:
+        return add_dropped(x, change, self.drop_rate, self.training)
 
 
 class Transformer(nn.Module):
@@ -155,18 +154,12 @@ class Transformer(nn.Module):
         x_PD, layout = states.vectors, states.layout
         if self.positions is not None:
             x_PD = self.positions(x_PD, layout.position)
-        x_PD = dropout(self.input_norm(x_PD), self.config.drop_rate, self.training)
-        angles = self.rotary.angles(layout.position, _compute_dtype(x_PD)) if self.rotary else None
+        # From here on vectors travel in the type of the products: half the memory traffic in bf16.
+        x_PD = dropout(self.input_norm(x_PD).to(compute_dtype(x_PD)), self.config.drop_rate, self.training)
+        angles = self.rotary.angles(layout.position, compute_dtype(x_PD)) if self.rotary else None
         last = len(self.blocks) - 1
         for number, block in enumerate(self.blocks):
             x_PD = block(x_PD, layout, angles, at if number == last else None)
         if last < 0 and at is not None:
             x_PD = x_PD[at]
         return States(self.output_norm(x_PD), layout)
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    """The type in which matrix products run: autocast's when it is on, else that of the vectors."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype

@@ -10,8 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
-from encodery.bricks.layers import dropout, initialise
+from encodery.bricks.dropout import dropout
+from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import Pooling, PoolingName
+from encodery.bricks.products import Linear, linear
 from encodery.config import Config
 from encodery.heads.lexical import LexicalScores
 
@@ -63,7 +65,7 @@ class WordReadout(nn.Module):
 
     def __init__(self, config: WordReadoutConfig, width: int, words: nn.Embedding) -> None:
         super().__init__()
-        self.transform = nn.Linear(width, width)
+        self.transform = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
         # Kept outside the module's parameters: the frontend owns it.
@@ -75,7 +77,7 @@ class WordReadout(nn.Module):
     def forward(self, states: States, batch: Batch) -> Output:
         del batch
         x_MD = self.norm(F.gelu(self.transform(states.vectors)))
-        return Output(logits=F.linear(x_MD, self._words[0].weight, self.bias))
+        return Output(logits=linear(x_MD, self._words[0].weight, self.bias))
 
 
 class DocumentReadout(nn.Module):
@@ -87,8 +89,8 @@ class DocumentReadout(nn.Module):
         super().__init__()
         self.config = config
         self.pooling = Pooling(config.pooling, width)
-        self.hidden = nn.Linear(width, width) if config.hidden else None
-        self.answer = nn.Linear(width, config.outputs)
+        self.hidden = Linear(width, width) if config.hidden else None
+        self.answer = Linear(width, config.outputs)
         self.lexical = (
             LexicalScores(
                 config.outputs,

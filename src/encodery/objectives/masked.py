@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -15,8 +14,7 @@ from encodery.batch import Batch, Output
 from encodery.config import Config
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import WordReadoutConfig
-
-IGNORED = -100
+from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 
 
 class MaskedConfig(Config):
@@ -97,10 +95,7 @@ class Masked:
         """Cross-entropy summed over the hidden tokens, in nats; `correct` counts those guessed right."""
         assert output.logits is not None
         target_M = batch.truth["target"]
-        logits_MV = output.logits.float()
-        total = F.cross_entropy(logits_MV, target_M, ignore_index=IGNORED, reduction="sum")
-        with torch.no_grad():
-            correct = (logits_MV.argmax(dim=-1) == target_M).sum()
+        total, correct = cross_entropy(output.logits, target_M)
         return Loss(total, (target_M != IGNORED).sum(), correct)
 
     def _capacity(self, positions: int) -> int:

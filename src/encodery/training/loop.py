@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_serializer
 from torch import Tensor
 
 from encodery.batch import Batch, Output
+from encodery.bricks.memory import keep_memory
 from encodery.config import Config
 from encodery.data.loader import Loader, Place, Prefetched
 from encodery.errors import DataError, TrainingError
@@ -121,6 +122,7 @@ class Fit:
 
     def advance(self) -> bool:
         """Train until the budget is used, patience ends or `stopping` says so. True when the run is complete."""
+        keep_memory()
         self._began, self._before = time.perf_counter(), self.state.seconds
         last_save = time.perf_counter()
         feed = Prefetched(self._feed())

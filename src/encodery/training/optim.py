@@ -111,13 +111,12 @@ class Optimizers:
         `scale` turns summed gradients into means. When the norm is not finite nothing is changed.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        size = float(norm)
+        size = scale * float(torch.nn.utils.get_total_norm(gradients))
         if not math.isfinite(size):
             return 0.0, size
         if self.config.clip and self.config.clip < size:
-            torch._foreach_mul_(gradients, self.config.clip / (size + 1e-6))
+            scale *= self.config.clip / (size + 1e-6)
+        torch._foreach_mul_(gradients, scale)
         share = rate_at(self.config, progress)
         for part, highest in zip(self.parts, self.highest):
             for group in part.param_groups:

@@ -19,7 +19,8 @@ from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import DocumentReadout
-from encodery.objectives.masked import IGNORED, Masked
+from encodery.objectives.cross_entropy import IGNORED
+from encodery.objectives.masked import Masked
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch
+from encodery.bricks.memory import keep_memory
 from encodery.bricks.pooling import Pooling
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.packing import longest_row
@@ -35,6 +36,9 @@ class Predictor:
     trained: Trained
     dtype: torch.dtype = torch.float32
     batch_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        keep_memory()
 
     def predict(self, texts: Iterable[Text], *, top: int | None = None) -> list[dict[str, Any]]:
         """One answer a text, in order; see `stream`."""

@@ -1,0 +1,204 @@
+"""The kernels of attention: several ways to the same numbers, and the rule that picks the fastest for a layout.
+
+All take `qkv` (P, 3, H, K), the queries, keys and values of every position, and give the mixed values (P, H * K).
+`attend_plainly` is the definition that the others are held against.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encodery.batch import Layout
+from encodery.bricks.dropout import dropout, dropout_mask
+from encodery.bricks.positions import Angles, rotate
+from encodery.encoders.patterns import Pattern, attention_bias, block_bias, pair_bias
+
+# Measured on two processors of different makers, in bf16 and float32 (bench/speed/README.md): up to these lengths
+# whole score matrices are faster than PyTorch's fused kernel, above 256 by half, below more.
+ROWS_UP_TO = 512
+"""Positions of a row up to which all rows are computed at once, whatever documents they hold."""
+SCORES_UP_TO = 2048
+"""Tokens of a document up to which its scores are held in memory. The fused kernel holds none."""
+
+
+def attend(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+    """Turn queries and keys by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
+    if pattern.name == "window" and 4 * pattern.block <= layout.length:
+        return attend_windows(qkv_P3HK, layout, pattern, angles, drop_rate)
+    if qkv_P3HK.device.type != "cpu":
+        return attend_fused(qkv_P3HK, layout, pattern, angles, drop_rate)
+    if layout.length <= ROWS_UP_TO:
+        return attend_rows(qkv_P3HK, layout, pattern, angles, drop_rate)
+    return attend_documents(qkv_P3HK, layout, pattern, angles, drop_rate)
+
+
+def attend_plainly(
+    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+) -> Tensor:
+    """Two matrix products around a softmax, as it is written in the books."""
+    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
+    score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
+    weight_BHTT = torch.softmax(score_BHTT + attention_bias(layout, pattern, score_BHTT.dtype), dim=-1)
+    mixed_BHTK = dropout(weight_BHTT, drop_rate, True) @ v_BHTK
+    return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
+
+
+def attend_fused(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+    """PyTorch's fused kernel, which never holds the scores in memory."""
+    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
+    bias_B1TT = attention_bias(layout, pattern, q_BHTK.dtype)
+    mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias_B1TT, drop_rate)
+    return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
+
+
+def attend_rows(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+    """All rows at once: a few large products, everything between them in place."""
+    bias_B1TT = attention_bias(layout, pattern, qkv_P3HK.dtype)
+    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, drop_rate)
+
+
+def attend_documents(
+    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+) -> Tensor:
+    """One document after the other, for long rows: no work is done between documents that share a row."""
+    starts, lengths = layout.starts.tolist(), layout.lengths.tolist()
+    sizes: list[int] = []  # of documents and, between them, of padding
+    at = 0
+    for start, length in zip([*starts, layout.positions], [*lengths, 0]):
+        sizes += [start - at, length]
+        at = start + length
+    turned = [None] * len(sizes)
+    if angles is not None:
+        turned = list(zip(*(angle.split(sizes) for angle in angles)))
+    found = []
+    for number, (part, turn) in enumerate(zip(qkv_P3HK.split(sizes), turned)):
+        length, document = sizes[number], number % 2 == 1
+        if not document or not length:
+            found.append(part.new_zeros(length, part[0, 0].numel() if length else qkv_P3HK[0, 0].numel()))
+        elif length <= SCORES_UP_TO:
+            bias = pair_bias(layout, length, pattern, part.dtype)
+            found.append(_attend_held(part, 1, turn, bias, drop_rate))
+        else:
+            q, k, v = (x.transpose(0, 1)[None] for x in _turned(part, turn))
+            bias = pair_bias(layout, length, pattern, part.dtype)
+            mixed = F.scaled_dot_product_attention(q, k, v, bias, drop_rate)
+            found.append(mixed[0].transpose(0, 1).reshape(length, -1))
+    return torch.cat(found)
+
+
+def attend_windows(
+    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+) -> Tensor:
+    """Sliding windows in linear time: positions are cut into blocks no shorter than the window's radius, and the
+    queries of a block see the keys of their own block and of its two neighbours."""
+    size = pattern.block
+    P, _, H, K = qkv_P3HK.shape
+    q_PHK, k_PHK, v_PHK = _turned(qkv_P3HK, angles)
+    blocks = P // size
+
+    def with_neighbours(x_PHK: Tensor) -> Tensor:
+        """(blocks, H, 3 * size, K)"""
+        padded = F.pad(x_PHK, (0, 0, 0, 0, size, size)).view(blocks + 2, size, H, K)
+        return torch.cat([padded[:-2], padded[1:-1], padded[2:]], dim=1).transpose(1, 2)
+
+    q = q_PHK.view(blocks, size, H, K).transpose(1, 2)
+    score = (q / math.sqrt(K)) @ with_neighbours(k_PHK).transpose(-1, -2)
+    weight = torch.softmax(score + block_bias(layout, pattern, score.dtype), dim=-1)
+    mixed = dropout(weight, drop_rate, True) @ with_neighbours(v_PHK)
+    return mixed.transpose(1, 2).reshape(P, H * K)
+
+
+def _turned(qkv_P3HK: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
+    q_PHK, k_PHK, v_PHK = qkv_P3HK.unbind(1)
+    return (q_PHK, k_PHK, v_PHK) if angles is None else (rotate(q_PHK, *angles), rotate(k_PHK, *angles), v_PHK)
+
+
+def _by_rows(qkv_P3HK: Tensor, layout: Layout, angles: Angles | None) -> tuple[Tensor, ...]:
+    shape = (layout.rows, layout.length, *qkv_P3HK.shape[2:])
+    return tuple(x.view(shape).transpose(1, 2) for x in _turned(qkv_P3HK, angles))
+
+
+def _attend_held(qkv: Tensor, rows: int, angles: Angles | None, bias: Tensor | None, drop_rate: float) -> Tensor:
+    """(P, 3, H, K) as `rows` rows -> (P, D), with the scores held in memory."""
+    with torch.autocast("cpu", enabled=False):
+        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, drop_rate))
+
+
+class _Held(torch.autograd.Function):
+    """Rotation, equation 1 and the way back to flat positions, with the gradient written out.
+
+    Written by hand because most of the time between the products goes into passes over memory: queries and keys are
+    turned while they are sorted by head, the bias is where the product adds up, and softmax and dropout work in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, rows: int, angles: Angles | None, bias_B1TT: Tensor | None, drop_rate: float
+    ) -> Tensor:
+        P, _, H, K = qkv.shape
+        B, T = rows, P // rows
+        heads = qkv.view(B, T, 3, H, K).permute(2, 0, 3, 1, 4)
+        sorted_3BHTK = torch.empty(3, B, H, T, K, dtype=qkv.dtype)
+        if angles is None:
+            sorted_3BHTK.copy_(heads)
+        else:
+            _turn(heads[:2], *_of_rows(angles, B), out=sorted_3BHTK[:2])
+            sorted_3BHTK[2].copy_(heads[2])
+        q, k, v = sorted_3BHTK.view(3, B * H, T, K).unbind(0)
+        scale = 1 / math.sqrt(K)
+        if bias_B1TT is None:
+            weight = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        else:
+            weight = torch.empty(B, H, T, T, dtype=qkv.dtype).copy_(bias_B1TT).view(B * H, T, T)
+            weight.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+        torch.softmax(weight, dim=-1, out=weight)
+        mask = dropout_mask(weight, drop_rate) if drop_rate else None
+        dropped = weight if mask is None else weight * mask
+        ctx.save_for_backward(q, k, v, weight, dropped, mask, *(angles or ()))
+        ctx.rows = B
+        return torch.bmm(dropped, v).view(B, H, T, K).transpose(1, 2).reshape(P, H * K)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weight, dropped, mask, *angles = ctx.saved_tensors
+        B, (BH, T, K) = ctx.rows, q.shape
+        H, scale = BH // B, 1 / math.sqrt(K)
+        grad = grads[0].view(B, T, H, K).transpose(1, 2).reshape(BH, T, K)
+        sorted_3BHTK = torch.empty(3, B, H, T, K, dtype=grad.dtype)
+        to_q, to_k, to_v = sorted_3BHTK.view(3, BH, T, K).unbind(0)
+        torch.bmm(dropped.transpose(1, 2), grad, out=to_v)
+        to_weight = torch.bmm(grad, v.transpose(1, 2))
+        if mask is not None:
+            to_weight.mul_(mask)
+        to_score = torch._softmax_backward_data(to_weight, weight, -1, weight.dtype)
+        torch.baddbmm(to_q, to_score, k, beta=0, alpha=scale, out=to_q)
+        torch.baddbmm(to_k, to_score.transpose(1, 2), q, beta=0, alpha=scale, out=to_k)
+        to_qkv = torch.empty(B, T, 3, H, K, dtype=grad.dtype)
+        heads = to_qkv.permute(2, 0, 3, 1, 4)
+        if angles:
+            cosine, sine = _of_rows((angles[0], angles[1]), B)
+            # The gradient of a turn is the turn back; the signed sines of the two halves are each other's negative.
+            _turn(sorted_3BHTK[:2], cosine, -sine, out=heads[:2])
+            heads[2].copy_(sorted_3BHTK[2])
+        else:
+            heads.copy_(sorted_3BHTK)
+        return to_qkv.view(B * T, 3, H, K), None, None, None, None
+
+
+def _of_rows(angles: Angles, rows: int) -> Angles:
+    """Cosines and sines (P, 1, K) as (B, 1, T, K)."""
+    cosine, sine = (angle.view(rows, 1, -1, angle.shape[-1]) for angle in angles)
+    return cosine, sine
+
+
+def _turn(x: Tensor, cosine: Tensor, sine: Tensor, out: Tensor) -> None:
+    """`positions.rotate`, from one memory order into another."""
+    half = x.shape[-1] // 2
+    torch.mul(x, cosine, out=out)
+    out[..., :half].addcmul_(x[..., half:], sine[..., :half])
+    out[..., half:].addcmul_(x[..., :half], sine[..., half:])
