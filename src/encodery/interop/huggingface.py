@@ -157,7 +157,15 @@ def read_huggingface(folder: str | Path) -> Trained:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {frontend.vocab_size}",
             fix="the tokenizer.json is of another model: copy the right one",
         )
-    return Trained(model.eval(), tokenizer, Task("masked" if has_words else "vectors"))
+    if has_words:
+        return Trained(model.eval(), tokenizer, Task("masked"))
+    return Trained(model.eval(), tokenizer, Task("vectors", long="cut", max_tokens=_most_tokens(folder)))
+
+
+def _most_tokens(folder: Path) -> int | None:
+    """Where sentence-transformers cuts texts, special tokens included; None: at the model's own limit."""
+    file = folder / "sentence_bert_config.json"
+    return _json(file).get("max_seq_length") if file.exists() else None
 
 
 def _pooling(folder: Path) -> tuple[Any, bool]:

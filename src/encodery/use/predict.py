@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from encodery.batch import Batch
+from encodery.bricks.inference import PrecisionInUse, can_prepare, prepare_for_use
 from encodery.bricks.memory import keep_memory
 from encodery.bricks.pooling import Pooling
+from encodery.data.corpus import sample_lengths
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.packing import longest_row
 from encodery.data.sources import Row
@@ -34,11 +37,24 @@ class Predictor:
     """A trained model in use. Made by `encodery.load`."""
 
     trained: Trained
-    dtype: torch.dtype = torch.float32
+    precision: PrecisionInUse = "fp32"
     batch_tokens: int = 4096
 
     def __post_init__(self) -> None:
         keep_memory()
+        self.model = self.trained.model.eval()
+        self.autocast = torch.float32 if self.precision == "fp32" else torch.bfloat16
+        if self.device.type == "cpu" and can_prepare(self.precision):
+            self.model = copy.deepcopy(self.model)
+            # The vectors come in and travel in the type of the products, so nothing is left to cast.
+            self.model.frontend.to(prepare_for_use(self.model.encoder, self.precision))
+            self.autocast = torch.float32
+        elif self.precision == "int8":
+            raise WeightsError("precision int8 is not there on this machine", expected="a CPU, or fp32 or bf16")
+
+    @property
+    def device(self) -> torch.device:
+        return self.trained.model.frontend.words.weight.device
 
     def predict(self, texts: Iterable[Text], *, top: int | None = None) -> list[dict[str, Any]]:
         """One answer a text, in order; see `stream`."""
@@ -81,7 +97,7 @@ class Predictor:
 
     def logits(self, store: TokenStore) -> np.ndarray:
         """What the readout says of each row of a tokenised store, (rows, C) float32."""
-        return row_logits(self.trained.model, self.loader(store), store.rows, self.dtype)
+        return row_logits(self.model, self.loader(store), store.rows, self.autocast)
 
     def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
         rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
@@ -92,14 +108,19 @@ class Predictor:
         maker = self.trained.maker()
         row = longest_row(maker.max_length)
         budget = -(-self.batch_tokens // row) * row
+        lengths = sample_lengths(store, maker.max_length, maker.long)
+        if lengths.sum() < budget:
+            # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
+            maker = replace(maker, max_length=min(maker.max_length, int(lengths.max(initial=4))))
+            budget = min(budget, longest_row(max(int(lengths.sum()), maker.max_length)))
         return Loader(StoredWindows(store, seed=None), maker, budget, self.trained.tokenizer.pad_id, 0, False)
 
     def _vectors(self, store: TokenStore) -> np.ndarray:
         """Windows of a long text are averaged, weighted by their tokens."""
-        model = self.trained.model.eval()
+        model = self.model
         total = np.zeros((store.rows, model.config.encoder.width), dtype=np.float64)
         weight = np.zeros(store.rows)
-        device = model.frontend.words.weight.device
+        device = self.device
         pooling = model.readout.pooling if isinstance(model.readout, VectorReadout) else Pooling("mean", 0)
 
         def add(batch: Batch) -> None:
@@ -108,8 +129,8 @@ class Predictor:
             np.add.at(total, batch.uids, pooling(states).cpu().numpy() * lengths[:, None])
             np.add.at(weight, batch.uids, lengths)
 
-        bf16 = self.dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(device.type, self.dtype, enabled=bf16):
+        autocast = torch.autocast(device.type, self.autocast, enabled=self.autocast != torch.float32)
+        with torch.inference_mode(), autocast:
             for batch, _ in self.loader(store).epoch(Place()):
                 add(batch)
         return (total / weight[:, None]).astype(np.float32)
@@ -135,14 +156,14 @@ class Predictor:
 
 
 def load(folder: str | Path, *, precision: str = "fp32") -> Predictor:
-    """Open a model folder for use, computing in `precision`: fp32 or bf16.
+    """Open a model folder for use, computing in `precision`: fp32, bf16 or, on a CPU, int8.
 
     Raises WeightsError when the folder is missing, damaged, or not a model.
     """
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if precision not in dtypes:
-        raise WeightsError(f"precision {precision!r}", expected="fp32 or bf16")
-    return Predictor(Trained.load(Path(folder)), dtypes[precision])
+    known = get_args(PrecisionInUse)
+    if precision not in known:
+        raise WeightsError(f"precision {precision!r}", expected=f"one of {', '.join(known)}")
+    return Predictor(Trained.load(Path(folder)), precision)  # type: ignore[arg-type]
 
 
 def _as_row(text: Text, number: int, *, paired: bool) -> Row:

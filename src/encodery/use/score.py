@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from encodery.bundle import read_bundle
 from encodery.config import load_config
 from encodery.data.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
 from encodery.data.sources import DataConfig, Labels
 from encodery.durable import replace_file
 from encodery.errors import DataError, WeightsError
-from encodery.evaluation.evaluate import masked_loss
+from encodery.evaluation.evaluate import masked_loss, probabilities
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
@@ -42,16 +44,18 @@ def evaluate(
     columns: Columns = Columns(),
     evaluation: EvaluationConfig | None = None,
     seed: int = 1,
+    precision: str = "fp32",
     command: str = "",
 ) -> RunRecord:
     """Score the model in `folder` on the rows of `files` (paths, folders, globs or Hub names).
 
     Columns that are not named are those of the model's own training. Of a model that is pretrained only, the loss
-    and the share of hidden tokens guessed right are measured, with 15 % of them hidden. Raises WeightsError for a
-    damaged folder; DataError for rows that cannot be read, and for a label that the model does not know.
+    and the share of hidden tokens guessed right are measured, with 15 % of them hidden. In a `precision` other than
+    fp32 the notes say how its answers differ from those of fp32. Raises WeightsError for a damaged folder; DataError
+    for rows that cannot be read, and for a label that the model does not know.
     """
     began = time.perf_counter()
-    predictor = load(folder)
+    predictor = load(folder, precision=precision)
     task = predictor.trained.task
     evaluation = evaluation or EvaluationConfig()
     given = [files] if isinstance(files, str | Path) else list(files)
@@ -62,6 +66,7 @@ def evaluate(
             fix="fine-tune it first (start_from)",
         )
     labels = _LABELS[task.kind]
+    notes: list[str] = []
     reading = Reading(data, Path(), seed, labels, Path())
     held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))
     if task.kind == "masked":
@@ -70,14 +75,31 @@ def evaluate(
         logits = predictor.logits(held.store)
         found = detail(task, logits, held, evaluation, seed)
         found["diagnoses"] = diagnoses([], None, task, logits)
+        if precision != "fp32":
+            notes.append(_against_fp32(predictor, held, logits))
     return replace(
         base_record(_name(folder), task, command),
         seconds=time.perf_counter() - began,
         parameters=count(predictor.trained.model),
         data_facts=_facts(predictor, held),
-        notes=[f"{len(held.rows):,} rows of {', '.join(map(str, given))}."],
+        notes=[f"{len(held.rows):,} rows of {', '.join(map(str, given))}.", *notes],
         **found,
     )
+
+
+def _against_fp32(predictor: Predictor, held: HeldRows, logits: np.ndarray) -> str:
+    """How the answers in a lower precision differ, as a sentence."""
+    precise = Predictor(predictor.trained).logits(held.store)
+    task = predictor.trained.task
+    change = np.abs(probabilities(task, logits) - probabilities(task, precise)).mean()
+    if task.kind == "regress":
+        return f"{predictor.precision}: numbers differ from those of fp32 by {change:.4g} on average."
+
+    def decided(found: np.ndarray) -> np.ndarray:
+        return found > 0 if task.kind == "multilabel" else found.argmax(axis=1)[:, None]
+
+    same = (decided(logits) == decided(precise)).all(axis=1).mean()
+    return f"{predictor.precision}: {same:.2%} of the rows are answered as in fp32; shares differ by {change:.4f}."
 
 
 def _name(folder: str | Path) -> str:
@@ -105,7 +127,7 @@ def _data(folder: Path, files: list[str], columns: Columns, *, paired: bool) -> 
 
 def _masked(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
     tokenizer = predictor.trained.tokenizer
-    found = masked_loss(predictor.trained.model, predictor.loader(held.store), tokenizer, predictor.dtype)
+    found = masked_loss(predictor.model, predictor.loader(held.store), tokenizer, predictor.autocast)
     metrics = {f"masked_{name}": Metric(found[name], None, None).to_dict() for name in ("loss", "accuracy")}
     return {"metrics": metrics, "main_metric": "masked_accuracy"}
 

@@ -1,0 +1,114 @@
+"""What the two Hugging Face contenders share: tokenizer, rows, sizes of the model, arguments and the clock."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
+
+BLOCK = 128
+Sample = dict[str, Any]
+
+
+def common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--attention", choices=["eager", "sdpa"], default="sdpa")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--compile", action="store_true")
+
+
+def read_tokenizer(work: Path) -> PreTrainedTokenizerFast:
+    named = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(tokenizer_file=str(work / "tokenizer.json"), **named)
+
+
+def framed(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    """[CLS] text [SEP], cut at BLOCK tokens."""
+    rows = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return [[tokenizer.cls_token_id, *row[: BLOCK - 2], tokenizer.sep_token_id] for row in rows]
+
+
+def sizes(tokenizer: PreTrainedTokenizerFast, attention: str) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "max_position_embeddings": BLOCK,
+        "attn_implementation": attention,
+    }
+
+
+def training_arguments(asked: argparse.Namespace, folder: str, *, by_length: bool, epochs: float) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=asked.batch,
+        per_device_eval_batch_size=64,
+        num_train_epochs=epochs,
+        learning_rate=5e-4,
+        use_cpu=True,
+        bf16=asked.precision == "bf16",
+        train_sampling_strategy="group_by_length" if by_length else "random",
+        torch_compile=asked.compile,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=10_000,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+class Counting:
+    """A collator that counts what it makes: real tokens and positions."""
+
+    def __init__(self, collate: Callable[[list[Sample]], Any]) -> None:
+        self.collate = collate
+        self.tokens = self.positions = 0
+
+    def __call__(self, samples: list[Sample]) -> Any:
+        batch = self.collate([{k: v for k, v in sample.items() if k != "length"} for sample in samples])
+        self.tokens += int(batch["attention_mask"].sum())
+        self.positions += batch["attention_mask"].numel()
+        return batch
+
+
+class Clock(TrainerCallback):
+    """Leaves out the first `warm` seconds after the first step, then measures for `seconds` and stops (None: to the
+    end of the training)."""
+
+    def __init__(self, counting: Counting, warm: float, seconds: float | None) -> None:
+        self.counting, self.warm, self.limit = counting, warm, seconds
+        self.first: float | None = None
+        self.start: tuple[float, int, int, int] | None = None
+        self.last: tuple[float, int, int, int] | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
+        now = time.perf_counter()
+        self.first = self.first or now
+        self.last = (now, self.counting.tokens, self.counting.positions, state.global_step)
+        if self.start is None:
+            if self.warm <= now - self.first:
+                self.start = self.last
+        elif self.limit is not None and self.limit <= now - self.start[0]:
+            control.should_training_stop = True
+        return control
+
+    def answer(self) -> dict[str, Any]:
+        assert self.start and self.last and self.start is not self.last, "the training was shorter than the warm-up"
+        seconds, tokens, positions, steps = (b - a for a, b in zip(self.start, self.last))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        padding = 1 - tokens / positions
+        return {"tokens": tokens, "seconds": seconds, "steps": steps, "padding": padding, "peak_mb": peak}
+
+
+def read_texts(work: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in (work / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
