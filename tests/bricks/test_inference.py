@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 
@@ -65,4 +64,5 @@ def test_a_prepared_encoder_gives_its_vectors(precision: str, activation: str, p
         real = batch.layout.document >= 0
         found, expected = prepared.encode(batch).vectors[real].float(), model.encode(batch).vectors[real]
     cosine = torch.nn.functional.cosine_similarity(found, expected).numpy()
-    assert np.all(cosine > {"fp32": 0.999999, "bf16": 0.999, "int8": 0.95}[precision]), cosine
+    assert cosine.mean() > {"fp32": 0.999999, "bf16": 0.999, "int8": 0.98}[precision], cosine
+    assert cosine.min() > {"fp32": 0.999999, "bf16": 0.99, "int8": 0.9}[precision], cosine
