@@ -60,7 +60,7 @@ def main() -> None:
     train = rows_of(asked.data / asked.name / "train.jsonl", asked.name)
     dev = rows_of(asked.data / asked.name / "dev.jsonl", asked.name)
     labels = sorted({label for _, label in train})
-    config = BertConfig(**sizes(tokenizer, asked.attention), num_labels=len(labels))
+    config = BertConfig(**sizes(tokenizer, asked), num_labels=len(labels))
     multiple = 8 if asked.way == "buckets" else None
     counting = Counting(DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple))
     clock = Clock(counting, 0.0, None) if asked.epochs else Clock(counting, asked.warm, asked.seconds)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
 BLOCK = 128
@@ -23,6 +24,9 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=4)
 
 
 def read_tokenizer(work: Path) -> PreTrainedTokenizerFast:
@@ -36,15 +40,15 @@ def framed(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[in
     return [[tokenizer.cls_token_id, *row[: BLOCK - 2], tokenizer.sep_token_id] for row in rows]
 
 
-def sizes(tokenizer: PreTrainedTokenizerFast, attention: str) -> dict[str, Any]:
+def sizes(tokenizer: PreTrainedTokenizerFast, asked: argparse.Namespace) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
-        "hidden_size": 256,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "intermediate_size": 1024,
+        "hidden_size": asked.width,
+        "num_hidden_layers": asked.depth,
+        "num_attention_heads": asked.heads,
+        "intermediate_size": 4 * asked.width,
         "max_position_embeddings": BLOCK,
-        "attn_implementation": attention,
+        "attn_implementation": asked.attention,
     }
 
 
@@ -55,7 +59,7 @@ def training_arguments(asked: argparse.Namespace, folder: str, *, by_length: boo
         per_device_eval_batch_size=64,
         num_train_epochs=epochs,
         learning_rate=5e-4,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
         bf16=asked.precision == "bf16",
         train_sampling_strategy="group_by_length" if by_length else "random",
         torch_compile=asked.compile,

@@ -14,7 +14,7 @@ output: {output}/run
 cache: {work}/cache
 data: {{train: {work}/texts.jsonl, validation_share: 0.005}}
 tokenizer: {{path: {work}/tokenizer.json}}
-encoder: {{width: 256, depth: 6, heads: 4, max_length: 128, drop_rate: 0.1, attention_drop_rate: 0.1}}
+encoder: {{width: {width}, depth: {depth}, heads: {heads}, max_length: 128, drop_rate: 0.1, attention_drop_rate: 0.1}}
 frontend: {{start: random}}
 objective: {{kind: masked, share: 0.15}}
 training:
@@ -33,6 +33,9 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=10, help="seconds at the start that do not count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--optimizer", default="adamw")
     asked = parser.parse_args()
@@ -44,17 +47,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
-        recipe.write_text(
-            RECIPE.format(
-                output=folder,
-                work=asked.work,
-                seconds=asked.seconds + asked.warm,
-                batch_tokens=asked.batch_tokens,
-                precision=asked.precision,
-                optimizer=asked.optimizer,
-            ),
-            encoding="utf-8",
-        )
+        values = {**vars(asked), "output": folder, "seconds": asked.seconds + asked.warm}
+        recipe.write_text(RECIPE.format(**values), encoding="utf-8")
         result = encodery.train(recipe)
         journal = (Path(folder) / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
         steps = [row for row in map(json.loads, journal) if row.get("kind") == "step"]

@@ -43,12 +43,12 @@ def rows_of(tokenizer: PreTrainedTokenizerFast, texts: list[str], way: str) -> l
     return [joined[at : at + BLOCK] for at in range(0, len(joined) - BLOCK, BLOCK)]
 
 
-def model_of(name: str, tokenizer: PreTrainedTokenizerFast, attention: str) -> torch.nn.Module:
-    if name == "bert":
-        return BertForMaskedLM(BertConfig(**sizes(tokenizer, attention)))
+def model_of(tokenizer: PreTrainedTokenizerFast, asked: argparse.Namespace) -> torch.nn.Module:
+    if asked.model == "bert":
+        return BertForMaskedLM(BertConfig(**sizes(tokenizer, asked)))
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
     special |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
-    return ModernBertForMaskedLM(ModernBertConfig(**sizes(tokenizer, attention), **special))
+    return ModernBertForMaskedLM(ModernBertConfig(**sizes(tokenizer, asked), **special))
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     clock = Clock(counting, asked.warm, asked.seconds)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
-            model=model_of(asked.model, tokenizer, asked.attention),
+            model=model_of(tokenizer, asked),
             args=training_arguments(asked, folder, by_length=asked.way == "buckets", epochs=100),
             train_dataset=dataset,  # pyright: ignore[reportArgumentType]  (a list of rows is what it takes)
             data_collator=counting,

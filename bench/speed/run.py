@@ -99,6 +99,18 @@ CONTENDERS: dict[str, list[Contender]] = {
         Contender("OpenVINO, int8 (graph of ONNX Runtime)", "embed_peers.py", "--peer ov-int8"),
     ],
 }
+BASE = "--width 768 --depth 12 --heads 12"
+# Only where there is a GPU; elsewhere the table says that it was not run.
+CONTENDERS["gpu"] = [
+    ours("encodery", "pretrain_encodery.py", f"{BASE} --batch-tokens 32768"),
+    Contender("Trainer, padded, bf16, sdpa", PRETRAIN, f"{BASE} --precision bf16 --batch 256"),
+    Contender("ModernBERT, bf16, sdpa", PRETRAIN, f"{BASE} --model modernbert --precision bf16 --batch 256"),
+    Contender(
+        "ModernBERT, compiled, bf16, sdpa",
+        PRETRAIN,
+        f"{BASE} --model modernbert --precision bf16 --batch 256 --compile",
+    ),
+]
 REFERENCE = "sentence-transformers, fp32"
 
 
@@ -216,7 +228,9 @@ def cosines(result: dict[str, Any]) -> None:
 def write(results: dict[str, Any]) -> None:
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     head = "# Speed beside the peers\n\nMade by `python bench/speed/run.py`. Ratios are medians over the rounds.\n\n"
-    tables = "\n".join(table(name, results[name]) for name in CONTENDERS if name in results)
+    tables = "\n".join(
+        table(name, results[name]) if name in results else f"## {name}\n\nNot run.\n" for name in CONTENDERS
+    )
     (HERE / "RESULTS.md").write_text(head + tables, encoding="utf-8")
 
 
@@ -238,7 +252,12 @@ def main() -> None:
     prepare(data, WORK)
     figures = HERE / "results.json"
     results = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
+    import torch
+
     for group in wanted:
+        if group == "gpu" and not torch.cuda.is_available():
+            print("gpu: not run, there is none here")
+            continue
         result = carry_out(group, asked.rounds, asked.threads, data)
         if group == "embed":
             cosines(result)

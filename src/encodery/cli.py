@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -303,25 +302,34 @@ def predict(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read texts from a file, one a line.")] = None,
     top: Annotated[int | None, typer.Option(help="Only the most probable labels.", min=1)] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Give vectors instead of labels.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to a file; vectors as a NumPy file (.npy).")
+    ] = None,
     precision: Precision = "fp32",
 ) -> None:
     """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
 
-    A line without text is answered with {"error": ...}, so that answers and lines stay side by side; the exit code
-    is 3 when no line at all could be answered.
+    A line without text is answered with {"error": ...} (in a file of vectors: a row of NaN), so that answers and lines
+    stay side by side; the exit code is 3 when no line at all could be answered. Any number of lines, in memory that
+    does not grow with them.
 
     Example: echo "what a lovely day" | encodery predict runs/topics
     """
-    from encodery.use.lines import answer_lines
+    from encodery.printing import show_counts
+    from encodery.use.lines import write_answers, write_vectors
     from encodery.use.predict import load
 
     if texts and file is not None:
         raise DataError("texts are given as arguments and with --file", fix="leave out one of them")
     lines = iter(texts) if texts else _lines(file)
-    given = answered = 0
-    for answer in answer_lines(load(model, precision=precision), lines, top=top, embed=embed):
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
-        given, answered = given + 1, answered + ("error" not in answer)
+    predictor = load(model, precision=precision)
+    if embed and output is not None:
+        counts = write_vectors(predictor, lines, output)
+    else:
+        counts = write_answers(predictor, lines, output or sys.stdout, top=top, embed=embed)
+    # Where answers scroll by, they are progress enough.
+    watched = output is not None or not sys.stdout.isatty()
+    given, answered = show_counts(_console(stderr=True), counts, watched)
     if given > answered:
         sys.stderr.write(f"{given - answered:,} of {given:,} lines could not be answered\n")
     if not given:
@@ -374,10 +382,10 @@ def _resolved(recipe: Path, overrides: list[str] | None) -> Any:
     return load_config(Recipe, recipe, overrides or [], environment=os.environ)
 
 
-def _console() -> Any:
+def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)
 
 
 def _command() -> str:

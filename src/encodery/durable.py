@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,6 +153,22 @@ def damaged(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
         except OSError as error:
             found.append(f"{name}: cannot be read ({error.strerror})")
     return found
+
+
+@contextmanager
+def file_beside(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write in parts; it takes the place of `path` at the end of the block, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
+    try:
+        with beside.open("wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def replace_file(path: Path, content: Content) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -385,3 +386,13 @@ def show_evaluation(console: Console, record: RunRecord, *, errors: int = 5) -> 
         console.print(Text(f"    {shortened(error['text'], 150)}"))
     for line in record.diagnoses:
         say(console, line)
+
+
+def show_counts(console: Console, counts: Iterable[tuple[int, int]], shown: bool) -> tuple[int, int]:
+    """Carry out work that counts lines, showing how far it has come where there is a terminal; the last counts."""
+    last, columns = (0, 0), (SpinnerColumn(), TextColumn("{task.completed:,.0f} lines"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task("", total=None)
+        for last in counts:
+            bar.update(task, completed=last[0])
+    return last

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +163,16 @@ def test_an_interrupted_write_leaves_nothing(tokenizer: Tokenizer, tmp_path: Pat
         store_on_disk(tmp_path / "s", torn, tokenizer)
     assert list(tmp_path.iterdir()) == []
     assert store_on_disk(tmp_path / "s", lambda: rows, tokenizer).rows == 5000
+
+
+def test_what_a_killed_writer_left_is_cleared_away_but_not_a_living_one_s(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    for name, age in (("old", 2 * 86_400), ("new", 60)):
+        left = tmp_path / f".store-{name}"
+        left.mkdir()
+        (left / "tokens.bin").write_bytes(b"xx")
+        os.utime(left / "tokens.bin", (time.time() - age,) * 2)
+    store_on_disk(tmp_path / "store", lambda: [Row("a film", None, None, "x")], tokenizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".store-new", "store"]
 
 
 def test_a_full_disk_is_one_clear_message(

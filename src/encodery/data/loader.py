@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ WINDOW_ROWS = 8192
 # Fewer of a stream: its first batch comes when a window is tokenised.
 STREAM_WINDOW_ROWS = 2048
 
+T = TypeVar("T")
 Prepare = Callable[[Batch, np.random.Generator, float], Batch]
 
 
@@ -154,18 +155,18 @@ class Loader:
         return Batch(batch.values, batch.layout, {**batch.truth, "label": label}, batch.uids, batch.parts)
 
 
-class Prefetched:
+class Prefetched(Generic[T]):
     """Runs an iterator in a thread, a few items ahead, and counts how long its user had to wait."""
 
-    def __init__(self, source: Iterator[tuple[Batch, Place]], ahead: int = 4) -> None:
+    def __init__(self, source: Iterator[T], ahead: int = 4) -> None:
         self.waited = 0.0
         self._ended = False
-        self._queue: queue.Queue[tuple[Batch, Place] | BaseException | None] = queue.Queue(maxsize=ahead)
+        self._queue: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(source,), daemon=True)
         self._thread.start()
 
-    def _run(self, source: Iterator[tuple[Batch, Place]]) -> None:
+    def _run(self, source: Iterator[T]) -> None:
         try:
             for item in source:
                 if not self._put(item):
@@ -174,7 +175,7 @@ class Prefetched:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: tuple[Batch, Place] | BaseException | None) -> bool:
+    def _put(self, item: T | BaseException | None) -> bool:
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -183,7 +184,7 @@ class Prefetched:
                 continue
         return False
 
-    def __iter__(self) -> Iterator[tuple[Batch, Place]]:
+    def __iter__(self) -> Iterator[T]:
         while not self._ended:
             begin = time.perf_counter()
             item = self._queue.get()

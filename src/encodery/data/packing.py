@@ -33,6 +33,12 @@ def longest_row(max_length: int) -> int:
     return max(SHORTEST_ROW, 1 << (max_length - 1).bit_length())
 
 
+def rounded_budget(tokens: int, max_length: int) -> int:
+    """A token budget of at least `tokens`: a multiple of the longest row."""
+    row = longest_row(max_length)
+    return -(-tokens // row) * row
+
+
 def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[BatchPlan]:
     """Place every sample once into batches of `budget` positions.
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ from encodery.errors import DataError, nearest
 LabelKind = Literal["none", "class", "classes", "number"]
 _FORMAT = 1
 _ROWS_AT_ONCE = 2000
+_DAY = 86_400  # seconds
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,300}")
 
 
@@ -143,6 +145,10 @@ def store_on_disk(
     """
     if (found := _open(folder)) is not None:
         return found
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        # A writer that was killed leaves its work; one that lives touches its files more often than once a day.
+        if max((file.stat().st_mtime for file in left.glob("*")), default=0.0) < time.time() - _DAY:
+            shutil.rmtree(left, ignore_errors=True)
     work = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     work.mkdir(parents=True)
     try:

@@ -21,6 +21,7 @@ from encodery.errors import DataError, TrainingError
 from encodery.model import Model
 from encodery.objectives.masked import Loss
 from encodery.training.budget import Budget, BudgetField
+from encodery.training.compilation import CompileName
 from encodery.training.optim import Averaged, OptimConfig, make_optimizer
 from encodery.training.precision import Precision, PrecisionName
 
@@ -44,6 +45,8 @@ class TrainingConfig(Config):
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     precision: PrecisionName = "auto"
     """auto measures whether bf16 is faster here; fp32 and bf16 are used as said."""
+    compile: CompileName = "auto"
+    """Compile the encoder with torch.compile. auto: on a GPU, when the budget is long enough to earn it back."""
     validations: int = Field(default=10, ge=0, le=1000)
     """How often the validation data is scored during the run; the best weights are kept."""
     patience: int = Field(default=0, ge=0)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from encodery.config import Resolved
 from encodery.data.corpus import Reading, require_classes
+from encodery.data.packing import rounded_budget
 from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.transformer import TransformerConfig
 from encodery.errors import DataError, nearest
 from encodery.trained import Trained
 from encodery.training.recipe import Recipe
-from encodery.training.run import rounded_budget
 
 _HELD: tuple[Split, ...] = ("validation", "test")
 

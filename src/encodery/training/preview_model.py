@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from encodery.config import Resolved
+from encodery.data.packing import rounded_budget
 from encodery.errors import DataError
 from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count
@@ -19,7 +20,6 @@ from encodery.training.loop import TrainingConfig
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.recipe import Recipe
-from encodery.training.run import rounded_budget
 
 LABELLED_ROWS = 8192
 """Rows whose labels are counted for the size of the answer."""

@@ -22,6 +22,7 @@ from encodery.data.corpus import (
     training_text,
 )
 from encodery.data.loader import Loader, Place, StoredWindows
+from encodery.data.packing import rounded_budget
 from encodery.data.samples import SampleMaker
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
@@ -44,6 +45,7 @@ from encodery.model import Model, ModelConfig, count, load_matching
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
+from encodery.training.compilation import choose_compilation
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, TrainingConfig
 from encodery.training.ngrams import fit_ngrams
@@ -346,6 +348,9 @@ class Run:
             True,
             objective.prepare,
         )
+        compilation = choose_compilation(training.compile, self.device, training.budget, text.epoch_tokens)
+        compilation.apply(model)
+        self.progress.say(compilation.reason)
         return Fit(model, objective, loader, training, self.precision, seed, text.epoch_tokens, validate)
 
     def stage(self, fit: Fit, folder: Path, title: str) -> Stage:
@@ -389,11 +394,3 @@ class Run:
             for name in ("checkpoints", "finished"):
                 shutil.rmtree(stage / name, ignore_errors=True)
         return RunResult(self.folder, record, trained)
-
-
-def rounded_budget(batch_tokens: int, max_length: int) -> int:
-    """The token budget, rounded up to a multiple of the longest row."""
-    from encodery.data.packing import longest_row
-
-    row = longest_row(max_length)
-    return -(-batch_tokens // row) * row

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
 
 from encodery.data.rows import readable
-from encodery.use.predict import TEXTS_AT_ONCE, Predictor, Text
+from encodery.durable import file_beside
+from encodery.use.predict import Predictor, Text
 
 
 def answer_lines(
@@ -19,30 +25,96 @@ def answer_lines(
     between its two texts, is answered with {"error": "line 3: ..."}, so that answers and lines stay side by side.
     Raises WeightsError, at the first line, for a model that is pretrained only, unless `embed`.
     """
-    paired = predictor.trained.task.paired
-    stream, before = iter(lines), 0
-    while block := list(islice(stream, TEXTS_AT_ONCE)):
-        texts = [_text(line, paired) for line in block]
-        good: list[Text] = [text for text in texts if text is not None]
-        found = _vectors(predictor, good) if embed else predictor.stream(good, top=top)
-        for number, text in enumerate(texts, start=before + 1):
-            yield {"error": f"line {number}: {_wrong(paired)}"} if text is None else next(iter(found))
-        before += len(block)
+    wrong = (
+        "two texts with a tab between them are needed" if predictor.trained.task.paired else "there is no text in it"
+    )
+    sorted_out = _Lines(lines, predictor.trained.task.paired)
+    if embed:
+        vectors = (vector for block in predictor.embed_stream(sorted_out.texts()) for vector in block)
+        found: Iterator[Any] = ({"vector": [round(float(x), 6) for x in vector]} for vector in vectors)
+    else:
+        found = predictor.stream(sorted_out.texts(), top=top)
+    for number, answer in enumerate(sorted_out.beside(found), start=1):
+        yield {"error": f"line {number}: {wrong}"} if answer is None else answer
 
 
-def _text(line: str, paired: bool) -> Text | None:
-    """What to answer, or None."""
-    line = line.replace("\x00", "")
-    if not paired:
-        return line if readable(line) else None
-    first, tab, second = line.partition("\t")
-    return (first, second) if tab and readable(first) and readable(second) else None
+def write_answers(
+    predictor: Predictor, lines: Iterable[str], to: Path | TextIO, *, top: int | None = None, embed: bool = False
+) -> Iterator[tuple[int, int]]:
+    """Write each answer as a line of JSON, to a file that is there when it is whole, or as they come to an open one.
+
+    Yields how many lines are written and how many of them are answers, as it goes on.
+    """
+    if isinstance(to, Path):
+        with file_beside(to) as out:
+            text = io.TextIOWrapper(out, "utf-8")
+            yield from write_answers(predictor, lines, text, top=top, embed=embed)
+            text.detach()
+        return
+    given = answered = 0
+    for answer in answer_lines(predictor, lines, top=top, embed=embed):
+        to.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        given, answered = given + 1, answered + ("error" not in answer)
+        if given % 1024 == 0:
+            yield given, answered
+    yield given, answered
 
 
-def _wrong(paired: bool) -> str:
-    return "two texts with a tab between them are needed" if paired else "there is no text in it"
+def write_vectors(predictor: Predictor, lines: Iterable[str], path: Path) -> Iterator[tuple[int, int]]:
+    """Write the vectors of all lines to a NumPy file, (lines, D) float32, a row of NaN for a line without text.
+
+    Yields how many lines are written and how many of them have a vector, as it goes on; memory stays flat, and the
+    file is there when it is whole. Raises DataError when the disk is full.
+    """
+    sorted_out = _Lines(lines, predictor.trained.task.paired)
+    vectors = (vector for block in predictor.embed_stream(sorted_out.texts()) for vector in block)
+    nothing = np.full(predictor.width, np.nan, np.float32)
+    given = answered = 0
+
+    def header() -> dict[str, Any]:
+        return {"descr": "<f4", "fortran_order": False, "shape": (given, predictor.width)}
+
+    with file_beside(path) as out:
+        np.lib.format.write_array_header_1_0(out, header())  # as long as the one it is replaced by
+        for vector in sorted_out.beside(vectors):
+            out.write((nothing if vector is None else vector).astype("<f4").tobytes())
+            given, answered = given + 1, answered + (vector is not None)
+            if given % 1024 == 0:
+                yield given, answered
+        out.seek(0)
+        np.lib.format.write_array_header_1_0(out, header())
+    yield given, answered
 
 
-def _vectors(predictor: Predictor, texts: list[Text]) -> Iterator[dict[str, Any]]:
-    for vector in predictor.embed(texts):
-        yield {"vector": [round(float(number), 6) for number in vector]}
+class _Lines:
+    """Lines with and without something to answer: those with go to the model, and the answers come back between the
+    others. Read ahead by the thread that tokenises."""
+
+    def __init__(self, lines: Iterable[str], paired: bool) -> None:
+        self.lines = lines
+        self.paired = paired
+        self._good: deque[bool] = deque()
+
+    def texts(self) -> Iterator[Text]:
+        for line in self.lines:
+            text = self._text(line)
+            self._good.append(text is not None)
+            if text is not None:
+                yield text
+
+    def beside(self, answers: Iterable[Any]) -> Iterator[Any]:
+        """The answers in the order of the lines, None for each line without."""
+        for answer in answers:
+            while not self._good.popleft():
+                yield None
+            yield answer
+        while self._good:
+            self._good.popleft()
+            yield None
+
+    def _text(self, line: str) -> Text | None:
+        line = line.replace("\x00", "")
+        if not self.paired:
+            return line if readable(line) else None
+        first, tab, second = line.partition("\t")
+        return (first, second) if tab and readable(first) and readable(second) else None

@@ -17,8 +17,8 @@ from encodery.bricks.inference import PrecisionInUse, can_prepare, prepare_for_u
 from encodery.bricks.memory import keep_memory
 from encodery.bricks.pooling import Pooling
 from encodery.data.corpus import sample_lengths
-from encodery.data.loader import Loader, Place, StoredWindows
-from encodery.data.packing import longest_row
+from encodery.data.loader import Loader, Place, Prefetched, StoredWindows
+from encodery.data.packing import longest_row, rounded_budget
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import DataError, WeightsError
@@ -72,32 +72,53 @@ class Predictor:
                 "this model was not trained on labels: it has vectors, but no labels to predict",
                 fix="fine-tune it (start_from: THIS FOLDER), or take its vectors: embed (predict --embed)",
             )
-        stream = iter(texts)
-        done = 0
-        while block := list(islice(stream, TEXTS_AT_ONCE)):
-            store = self._store(block, done)
-            done += len(block)
+        for store in self._stores(texts):
             yield from self._answers(probabilities(self.trained.task, self.logits(store)), top)
 
     def embed(self, texts: Iterable[Text], *, normalise: bool = True) -> np.ndarray:
         """One vector a text, (texts, D) float32, in order; of length 1 when `normalise`. Pooled as the model's readout
         says if it gives vectors, else the mean over the text."""
-        found: list[np.ndarray] = []
-        stream = iter([texts] if isinstance(texts, str) else texts)
-        done = 0
-        while block := list(islice(stream, TEXTS_AT_ONCE)):
-            store = self._store(block, done)
-            done += len(block)
-            found.append(self._vectors(store))
-        width = self.trained.model.config.encoder.width
-        vectors = np.concatenate(found) if found else np.zeros((0, width), np.float32)
-        if normalise:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        found = list(self.embed_stream([texts] if isinstance(texts, str) else texts, normalise=normalise))
+        return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
+
+    def embed_stream(self, texts: Iterable[Text], *, normalise: bool = True) -> Iterator[np.ndarray]:
+        """The vectors of `embed` as they come, (texts, D) for some thousand texts at a time: memory stays flat however
+        many there are."""
+        for store in self._stores(texts):
+            vectors = self._vectors(store)
+            if normalise:
+                vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            yield vectors
+
+    @property
+    def width(self) -> int:
+        """D, numbers of a vector."""
+        return self.trained.model.config.encoder.width
 
     def logits(self, store: TokenStore) -> np.ndarray:
         """What the readout says of each row of a tokenised store, (rows, C) float32."""
         return row_logits(self.model, self.loader(store), store.rows, self.autocast)
+
+    def _stores(self, texts: Iterable[Text]) -> Iterator[TokenStore]:
+        """The texts, tokenised some thousand at a time, the next ones while these are answered."""
+        blocks = self._blocks(iter(texts))
+        first = next(blocks, None)
+        if first is None:
+            return
+        yield first
+        if first.rows < TEXTS_AT_ONCE:
+            return
+        feed = Prefetched(blocks, ahead=1)
+        try:
+            yield from feed
+        finally:
+            feed.close()
+
+    def _blocks(self, texts: Iterator[Text]) -> Iterator[TokenStore]:
+        done = 0
+        while block := list(islice(texts, TEXTS_AT_ONCE)):
+            yield self._store(block, done)
+            done += len(block)
 
     def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
         rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
@@ -106,8 +127,7 @@ class Predictor:
     def loader(self, store: TokenStore) -> Loader:
         """Batches of a tokenised store, in order."""
         maker = self.trained.maker()
-        row = longest_row(maker.max_length)
-        budget = -(-self.batch_tokens // row) * row
+        budget = rounded_budget(self.batch_tokens, maker.max_length)
         lengths = sample_lengths(store, maker.max_length, maker.long)
         if lengths.sum() < budget:
             # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
