@@ -235,7 +235,7 @@ def test_every_kernel_gives_the_plain_numbers(
     """And the plain gradients, on every layout, in float32 and within bf16's own rounding."""
     if kernel == "attend_windows" and pattern.name != "window":
         pytest.skip("the other patterns are no windows")
-    monkeypatch.setattr(kernels, "SCORES_UP_TO", 500)  # one of the long documents goes to the fused kernel
+    monkeypatch.setattr(kernels, "SCORES_UP_TO", 500)  # two of the long documents go block by block
     generator = torch.Generator().manual_seed(1)
     qkv = torch.randn(layout.positions, 3, 2, 8, generator=generator)
     real = (layout.document >= 0)[:, None]
@@ -272,3 +272,19 @@ def test_scoring_first_does_not_spoil_training(monkeypatch: pytest.MonkeyPatch) 
     with torch.inference_mode():
         model.encode(batch)
     model.encode(batch).vectors.sum().backward()
+
+
+def test_dropout_in_a_long_document_has_the_gradient_of_what_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores that are made again for the gradient must drop the same weights again."""
+    layout, generator = layout_of([[700]], 1024), torch.Generator().manual_seed(2)
+    qkv = torch.randn(1024, 3, 2, 8, generator=generator, dtype=torch.float64)
+    found = []
+    for held in (False, True):
+        monkeypatch.setattr(kernels, "SCORES_UP_TO", 10_000 if held else 100)
+        monkeypatch.setattr(kernels, "QUERIES_AT_ONCE", 1024)
+        given = qkv.clone().requires_grad_()
+        torch.manual_seed(3)
+        mixed = kernels.attend_documents(given, layout, Pattern(), None, 0.5)
+        found.append((mixed.detach(), *torch.autograd.grad(mixed.square().sum(), given)))
+    for one, other in zip(*found):
+        torch.testing.assert_close(one, other)

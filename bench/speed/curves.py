@@ -163,16 +163,18 @@ def draw(results: dict[str, dict[str, Point]]) -> None:
 
     def line(axes: Any, part: str, value: str, label: str | None = None) -> None:
         found = {int(size): point[value] for size, point in results.get(part, {}).items() if value in point}
-        axes.plot(list(found), list(found.values()), "o-", label=label)
+        if found:
+            axes.plot(list(found), list(found.values()), "o-", label=label)
+            axes.set(xscale="log", yscale="linear" if part == "documents" else "log")
+            axes.legend() if label else None
 
     line(left, "length", "us a token", "full attention")
     line(left, "windows", "us a token", "windows of 64 to either side")
-    left.set(xscale="log", yscale="log", xlabel="tokens of a document", title="µs for each token, 2 layers of 256")
-    left.legend()
+    left.set(xlabel="tokens of a document", title="µs for each token, 2 layers of 256")
     line(middle, "width", "us a token")
-    middle.set(xscale="log", yscale="log", xlabel="width", title="µs for each token, 2 layers")
+    middle.set(xlabel="width", title="µs for each token, 2 layers")
     line(right, "documents", "peak MB")
-    right.set(xscale="log", ylim=(0, None), xlabel="documents", title="peak memory of the data's road, MB")
+    right.set(ylim=(0, None), xlabel="documents", title="peak memory of the data's road, MB")
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
     figure.savefig(HERE / "curves.png", dpi=110)

@@ -12,18 +12,20 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from encodery.batch import Layout
 from encodery.bricks.dropout import dropout, dropout_mask
 from encodery.bricks.positions import Angles, rotate
 from encodery.encoders.patterns import Pattern, attention_bias, block_bias, pair_bias
 
-# Measured on two processors of different makers, in bf16 and float32 (bench/speed/README.md): up to these lengths
-# whole score matrices are faster than PyTorch's fused kernel, above 256 by half, below more.
+# Whole score matrices were faster than PyTorch's fused kernel on two processors of different makers, for short rows
+# by several times, for long ones by two. What limits them is memory.
 ROWS_UP_TO = 512
 """Positions of a row up to which all rows are computed at once, whatever documents they hold."""
 SCORES_UP_TO = 2048
-"""Tokens of a document up to which its scores are held in memory. The fused kernel holds none."""
+"""Tokens of a document up to which its scores are held in memory; above, those of some queries at a time."""
+QUERIES_AT_ONCE = 512
 
 
 def attend(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
@@ -84,11 +86,28 @@ def attend_documents(
             bias = pair_bias(layout, length, pattern, part.dtype)
             found.append(_attend_held(part, 1, turn, bias, drop_rate))
         else:
-            q, k, v = (x.transpose(0, 1)[None] for x in _turned(part, turn))
             bias = pair_bias(layout, length, pattern, part.dtype)
-            mixed = F.scaled_dot_product_attention(q, k, v, bias, drop_rate)
-            found.append(mixed[0].transpose(0, 1).reshape(length, -1))
+            found.append(_attend_long(part, turn, None if bias is None else bias[0], drop_rate))
     return torch.cat(found)
+
+
+def _attend_long(part: Tensor, angles: Angles | None, bias_1TT: Tensor | None, drop_rate: float) -> Tensor:
+    """A long document, some hundred queries at a time: their scores are made again for the gradient, so that no more
+    than those of one block are ever held. PyTorch's fused kernel does the same, three times slower here in bf16."""
+    q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles))
+
+    def mixed(q_HQK: Tensor, k_HTK: Tensor, v_HTK: Tensor, bias_1QT: Tensor | None) -> Tensor:
+        score_HQT = (q_HQK / math.sqrt(q_HQK.shape[-1])) @ k_HTK.transpose(-1, -2)
+        if bias_1QT is not None:
+            score_HQT = score_HQT + bias_1QT
+        return dropout(torch.softmax(score_HQT, dim=-1), drop_rate, True) @ v_HTK
+
+    found = []
+    for first in range(0, len(part), QUERIES_AT_ONCE):
+        rows = slice(first, first + QUERIES_AT_ONCE)
+        given = (q_HTK[:, rows], k_HTK, v_HTK, None if bias_1TT is None else bias_1TT[:, rows])
+        found.append(checkpoint(mixed, *given, use_reentrant=False) if torch.is_grad_enabled() else mixed(*given))
+    return torch.cat(found, dim=1).transpose(0, 1).reshape(len(part), -1)
 
 
 def attend_windows(
