@@ -152,6 +152,19 @@ def table(part: str, points: dict[str, Point]) -> str:
     return "\n".join(lines) + "\n"
 
 
+PANELS: list[tuple[str, str, str, dict[str, str | None]]] = [
+    (
+        "µs for each token, 2 layers of 256",
+        "tokens of a document",
+        "us a token",
+        {"length": "full attention", "windows": "windows of 64 to either side"},
+    ),
+    ("µs for each token, 2 layers", "width", "us a token", {"width": None}),
+    ("peak memory of the data's road, MB", "documents", "peak MB", {"documents": None}),
+]
+"""Title, what lies along, the value, and the parts drawn with their names."""
+
+
 def draw(results: dict[str, dict[str, Point]]) -> None:
     """Time for each token against length and width, and memory against documents."""
     import matplotlib
@@ -159,24 +172,19 @@ def draw(results: dict[str, dict[str, Point]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-
-    def line(axes: Any, part: str, value: str, label: str | None = None) -> None:
-        found = {int(size): point[value] for size, point in results.get(part, {}).items() if value in point}
-        if found:
-            axes.plot(list(found), list(found.values()), "o-", label=label)
-            axes.set(xscale="log", yscale="linear" if part == "documents" else "log")
-            axes.legend() if label else None
-
-    line(left, "length", "us a token", "full attention")
-    line(left, "windows", "us a token", "windows of 64 to either side")
-    left.set(xlabel="tokens of a document", title="µs for each token, 2 layers of 256")
-    line(middle, "width", "us a token")
-    middle.set(xlabel="width", title="µs for each token, 2 layers")
-    line(right, "documents", "peak MB")
-    right.set(ylim=(0, None), xlabel="documents", title="peak memory of the data's road, MB")
-    for axes in (left, middle, right):
+    panels = [panel for panel in PANELS if any(part in results for part in panel[3])]
+    figure, row = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), layout="constrained", squeeze=False)
+    for axes, (title, along, value, parts) in zip(row[0], panels):
+        for part, label in parts.items():
+            points = {int(size): point[value] for size, point in results.get(part, {}).items() if value in point}
+            axes.plot(list(points), list(points.values()), "o-", label=label)
+        axes.set(xscale="log", title=title, xlabel=along, ylim=(0, None))
+        sizes = SIZES[next(iter(parts))]
+        axes.set_xticks(sizes, [f"{size:,}" if size < 10_000 else f"{size // 1000}k" for size in sizes], rotation=45)
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
+        if any(parts.values()):
+            axes.legend()
     figure.savefig(HERE / "curves.png", dpi=110)
 
 
