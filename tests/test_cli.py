@@ -266,6 +266,8 @@ def test_wrong_words_at_predict(place: Path) -> None:
     refused(call("predict", "run", "x", "--file", "dev.jsonl"), 3, "--file")
     refused(call("predict", "run/pretrained", "hello"), 4, "not trained on labels")
     refused(call("predict", "run", "hello", "--top", "0"), 2, "--top")
+    refused(call("predict", "run", "hello", "--output", "run"), 3, "is a folder")
+    refused(call("predict", "run", "hello", "--precision", "fp8"), 4, "fp8", "int8")
     nothing = call("predict", "run", "\x00")
     assert nothing.code == 3
     assert json.loads(nothing.out) == {"error": "line 1: there is no text in it"}

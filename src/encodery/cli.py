@@ -321,6 +321,8 @@ def predict(
 
     if texts and file is not None:
         raise DataError("texts are given as arguments and with --file", fix="leave out one of them")
+    if output is not None and output.is_dir():
+        raise DataError(f"--output {output} is a folder", expected="the name of a file to write")
     lines = iter(texts) if texts else _lines(file)
     predictor = load(model, precision=precision)
     if embed and output is not None:

@@ -64,7 +64,7 @@ def write_vectors(predictor: Predictor, lines: Iterable[str], path: Path) -> Ite
     """Write the vectors of all lines to a NumPy file, (lines, D) float32, a row of NaN for a line without text.
 
     Yields how many lines are written and how many of them have a vector, as it goes on; memory stays flat, and the
-    file is there when it is whole. Raises DataError when the disk is full.
+    file is there when it is whole.
     """
     sorted_out = _Lines(lines, predictor.trained.task.paired)
     vectors = (vector for block in predictor.embed_stream(sorted_out.texts()) for vector in block)
