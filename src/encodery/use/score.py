@@ -71,6 +71,9 @@ def evaluate(
     held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))
     if task.kind == "masked":
         found = _masked(predictor, held)
+        if precision != "fp32":
+            loss = _masked(Predictor(predictor.trained), held)["metrics"]["masked_loss"]["value"]
+            notes.append(f"{precision}: the masked loss in fp32 is {loss:.4f}.")
     else:
         logits = predictor.logits(held.store)
         found = detail(task, logits, held, evaluation, seed)
