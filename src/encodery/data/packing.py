@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ ROW_LENGTHS = (64, 128, 256, 512)
 SHORTEST_ROW = 16
 """Of a few short texts that are answered alone."""
 WASTE = 0.03
+ROW_WASTE = 0.06
+"""A shortest row with a larger empty part is not used."""
 GROUP_BATCHES = 16
 """So many batches are packed together: enough to fill rows well, few enough to stay mixed."""
 
@@ -82,52 +85,101 @@ def _plan(lengths: np.ndarray, budget: int, sizes: list[int]) -> list[BatchPlan]
 
 
 def _plan_group(lengths: np.ndarray, numbers: list[int], budget: int, sizes: list[int]) -> list[BatchPlan]:
-    """Rows are filled best fit: the longest sample that still fits the rest of the row. Long rows take shorter
-    samples into their gaps, and a batch that lacks long samples is completed with shorter ones, so only the very
-    last batch is partly empty."""
+    """Long rows take shorter samples into their gaps, and a batch that lacks long samples is completed with shorter
+    ones. Of the shortest rows only the well filled ones are used: what they would waste on goes into rows twice as
+    long, where more samples find together. So only the very last batch is partly empty."""
     shelf = _Shelf(lengths, numbers)
     plans: list[BatchPlan] = []
     for size, shorter in zip(reversed(sizes), [*reversed(sizes[:-1]), 0]):
         # A batch of this row length is begun as long as a sample needs rows this long.
+        if shorter == 0 and budget % (2 * size) == 0:
+            well_filled, enough = _well_filled(shelf, size, budget)
+            plans += well_filled
+            size = size if enough else 2 * size
         while shorter < shelf.longest:
             rows: list[list[int]] = []
             while len(rows) < budget // size and shelf.longest:
-                rows.append(_fill_row(shelf, size))
+                rows.append(shelf.fill_row(size))
             plans.append(BatchPlan(size, rows))
     return plans
 
 
-def _fill_row(shelf: _Shelf, size: int) -> list[int]:
-    row: list[int] = []
-    room = size
-    while (length := shelf.longest_up_to(room)) > 0:
-        row.append(shelf.take(length))
-        room -= length
-    return row
+def _well_filled(shelf: _Shelf, size: int, budget: int) -> tuple[list[BatchPlan], bool]:
+    """Whole batches of the rows that waste little; all other samples go back to the shelf. True when one more batch
+    of such rows would hold these."""
+    rows: list[list[int]] = []
+    aside: list[int] = []
+    while shelf.longest:
+        row = shelf.fill_row(size)
+        if shelf.length_of(row) >= (1 - ROW_WASTE) * size:
+            rows.append(row)
+        else:
+            aside.append(row[0])
+            shelf.put_back(row[1:])
+    whole = budget // size
+    plans = [BatchPlan(size, rows[start : start + whole]) for start in range(0, len(rows) - whole + 1, whole)]
+    rest = rows[len(plans) * whole :]
+    shelf.put_back([number for row in rest for number in row] + aside)
+    return plans, len(rest) + len(aside) <= whole
 
 
 class _Shelf:
-    """Sample numbers sorted by length; gives out the longest one that fits, in order of arrival."""
+    """Sample numbers sorted by length; gives out the longest ones that fit, in order of arrival."""
 
     def __init__(self, lengths: np.ndarray, numbers: list[int]) -> None:
+        self._lengths = lengths
         self._by_length: dict[int, list[int]] = {}
-        for number in reversed(numbers):
+        for number in numbers:
             assert lengths[number] > 0, "a sample has no tokens"
             self._by_length.setdefault(int(lengths[number]), []).append(number)
+        for heap in self._by_length.values():
+            heapq.heapify(heap)
         self._known = sorted(self._by_length)
 
     @property
     def longest(self) -> int:
         return self._known[-1] if self._known else 0
 
-    def longest_up_to(self, room: int) -> int:
-        place = bisect.bisect_right(self._known, room)
-        return self._known[place - 1] if place else 0
+    def length_of(self, row: list[int]) -> int:
+        return int(self._lengths[row].sum())
 
-    def take(self, length: int) -> int:
+    def fill_row(self, size: int) -> list[int]:
+        """Best fit: the longest sample that still fits, unless two shorter ones leave nothing of the row empty."""
+        row: list[int] = []
+        room = size
+        while (length := self._best_for(room, first=not row)) > 0:
+            row.append(self._take(length))
+            room -= length
+        return row
+
+    def put_back(self, numbers: list[int]) -> None:
+        for number in numbers:
+            length = int(self._lengths[number])
+            if length not in self._by_length:
+                self._by_length[length] = []
+                bisect.insort(self._known, length)
+            heapq.heappush(self._by_length[length], number)
+
+    def _best_for(self, room: int, *, first: bool) -> int:
+        fitting = bisect.bisect_right(self._known, room)
+        if not fitting:
+            return 0
+        longest = self._known[fitting - 1]
+        if first or longest == room:
+            return longest
+        for length in reversed(self._known[:fitting]):
+            other = room - length
+            if other > length:
+                break
+            if other in self._by_length and (other != length or len(self._by_length[length]) > 1):
+                return length
+        return longest
+
+    def _take(self, length: int) -> int:
         samples = self._by_length[length]
-        number = samples.pop()
+        number = heapq.heappop(samples)
         if not samples:
+            del self._by_length[length]
             del self._known[bisect.bisect_left(self._known, length)]
         return number
 
