@@ -69,7 +69,11 @@ def tiny_config(**changes: Any) -> ModelConfig:
     """Width 32, depth 2; keys of the encoder, and `vocab_size`, `readout`, can be changed."""
     vocab_size = changes.pop("vocab_size", 50)
     readout = changes.pop("readout", {"kind": "word"})
-    encoder = {"width": 32, "depth": 2, "heads": 4, "mlp_width": 48, "max_length": 64, "drop_rate": 0.0, **changes}
+    encoder = {"width": 32, "depth": 2, "max_length": 64, "drop_rate": 0.0, **changes}
+    if encoder.get("kind", "transformer") == "transformer":
+        encoder = {"heads": 4, "mlp_width": 48, **encoder}
+    else:
+        encoder = {key: value for key, value in encoder.items() if key not in ("heads", "positions")}
     return ModelConfig.model_validate({"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout})
 
 

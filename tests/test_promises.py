@@ -34,13 +34,49 @@ SHAPES: list[dict[str, Any]] = [
         [("relu", True), ("gelu", True), ("silu", False), ("geglu", True), ("swiglu", False)],
     )
 ]
-ENCODERS = [{**pattern, "positions": positions} for pattern, positions in product(PATTERNS, POSITIONS)] + SHAPES
+OPTIONS: list[dict[str, Any]] = [
+    {"pattern": "dilated", "window": 2, "dilation": 3},
+    {"pattern": "block", "block": 4},
+    {"pattern": "random", "window": 1, "block": 4, "random_blocks": 1},
+    {"pattern": "window", "window": 1, "global_tokens": 2},
+    {"pattern": "dilated", "window": 1, "dilation": 2, "global_tokens": 1, "positions": "alibi"},
+    {"pattern": "window", "window": 3, "global_every": 2, "rotary_base_local": 100.0},
+    *({"positions": positions} for positions in ("random", "alibi", "relative", "disentangled")),
+    {"positions": "alibi", "pattern": "window", "window": 3, "heads": 8},
+    {"positions": "relative", "pattern": "random", "window": 1, "block": 4, "relative_buckets": 8, "relative_reach": 9},
+    {"positions": "disentangled", "share_position_keys": False, "relative_buckets": 4, "relative_reach": 12},
+    {"positions": "disentangled", "disentangled": ["position_content"], "relative_buckets": 16, "relative_reach": 16},
+    {"positions": "learned", "position_start": 2, "position_shift": 5},
+    {"rotary_share": 0.5, "rotary_stretch": 4.0, "head_width": 12},
+    {"norm": "batchnorm"},
+    {"norm": "batchnorm", "norm_place": "both"},
+    {"norm_place": "both", "layer_scale": 0.1, "residual_scale": 1.5},
+    {"input_norm": False, "first_norm": False, "norm_bias": False, "score_scale": False},
+    {"qk_norm": True, "kv_heads": 2},
+    {"kv_heads": 1, "head_width": 6, "value_width": 10},
+    {"head_width": 10, "value_width": 6, "bias": False},
+    {"score": "additive", "positions": "relative"},
+    {"score": "additive", "positions": "none", "kv_heads": 2},
+    {"mlp_kernel": 3},
+    {"mlp_kernel": 5, "activation": "swiglu", "norm_place": "post"},
+    {"experts": 4},
+    {"experts": 3, "experts_per_token": 1, "activation": "geglu"},
+    {"distinct_blocks": 1, "depth": 3},
+    {"halve_after": [1], "depth": 3},
+    {"halve_after": [1, 2], "depth": 3, "positions": "learned"},
+    {"activation": "gelu_tanh", "depth_drop_rate": 0.2},
+    {"kind": "recurrent"},
+    {"kind": "recurrent", "cell": "gru", "directions": "forward", "hidden_width": 20},
+    {"kind": "recurrent", "cell": "rnn", "residual": False, "norm": "rmsnorm"},
+]
+ENCODERS = [{**pattern, "positions": positions} for pattern, positions in product(PATTERNS, POSITIONS)]
+ENCODERS += SHAPES + OPTIONS
 POOLINGS = ["first", "mean", "max", "attention"]
 LENGTHS = [13, 4, 1, 9, 16, 7, 2, 11]
 
 
 def named(encoder: dict[str, Any]) -> str:
-    return "-".join(str(value) for value in encoder.values())
+    return "-".join(f"{key}={value}" for key, value in encoder.items())
 
 
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS, ids=named)
@@ -106,7 +142,9 @@ def test_every_parameter_gets_a_gradient(encoder: dict[str, Any]) -> None:
     """No parameter is left out. Only a bias of keys alone would have none, and queries, keys and values share one."""
     model = tiny_model(**encoder).train()
     objective = Masked(MaskedConfig(share=0.5), vocab_size=50, mask_id=4, special_ids=frozenset(range(5)))
-    batch = objective.prepare(packed(documents_of(LENGTHS)), np.random.default_rng(0), 0.0)
+    # Enough tokens that each of some experts gets one.
+    documents = documents_of(LENGTHS * (8 if "experts" in encoder else 1))
+    batch = objective.prepare(packed(documents), np.random.default_rng(0), 0.0)
     objective.loss(model(batch), batch).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name

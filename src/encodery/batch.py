@@ -14,6 +14,7 @@ only where no document fits any more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,8 @@ class Layout:
     """Where each document of a batch lies.
 
     `document` (P,) numbers the document of every position, -1 for padding. `position` (P,) counts from 0 inside
-    each document. `starts` and `lengths` (N,) are the flat start and the length of each document.
+    each document. `starts` and `lengths` (N,) are the flat start and the length of each document. `grid` (P, 2), for
+    pictures, is the row and the column of a position.
     """
 
     rows: int
@@ -50,8 +52,9 @@ class Layout:
     position: Tensor
     starts: Tensor
     lengths: Tensor
-    # Attention masks of this layout, one per pattern: every layer of a step asks for the same few.
-    masks: dict[object, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    grid: Tensor | None = None
+    # Attention masks and blocks of this layout, one per pattern: every layer of a step asks for the same few.
+    masks: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def positions(self) -> int:
@@ -72,7 +75,8 @@ class Layout:
         if self.document.device == device:
             return self
         moved = {name: getattr(self, name).to(device) for name in ("document", "position", "starts", "lengths")}
-        return replace(self, **moved, masks={})
+        grid = None if self.grid is None else self.grid.to(device)
+        return replace(self, **moved, grid=grid, masks={})
 
 
 def layout_of(rows: list[list[int]], length: int) -> Layout:
@@ -130,10 +134,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class States:
-    """Vectors (P, D) with the layout they came with."""
+    """Vectors (P, D) with the layout they came with.
+
+    `summary` holds the vectors of whole segments where the encoder makes some (hierarchical ones): what is asked of a
+    document is then read from these. `balance` is how unevenly experts were used, 1 at best (bricks/experts.py).
+    """
 
     vectors: Tensor
     layout: Layout
+    summary: States | None = None
+    balance: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,10 @@ class Output:
     """What a readout gives: `logits` (N, C) or (M, V), and the pooled `vectors` (N, D) they came from.
 
     `parts` are the answers whose weighted sum is `logits`, the encoder's first; empty when there is only one.
+    `balance` comes from the States.
     """
 
     logits: Tensor | None = None
     vectors: Tensor | None = None
     parts: tuple[Tensor, ...] = ()
+    balance: Tensor | None = None

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
 from encodery.config import Config
-from encodery.encoders.transformer import Transformer, TransformerConfig
+from encodery.encoders.kinds import EncoderConfig, make_encoder
+from encodery.encoders.options import TransformerConfig
+from encodery.encoders.watch import Watch
 from encodery.frontends.text import TextConfig, TextFrontend
 from encodery.heads.readouts import (
     DocumentReadout,
@@ -29,7 +31,7 @@ class ModelConfig(Config):
     """A whole model: what turns data into vectors, what lets them see each other, what reads an answer."""
 
     frontend: TextConfig = TextConfig()
-    encoder: TransformerConfig = TransformerConfig()
+    encoder: EncoderConfig = TransformerConfig()
     readout: ReadoutConfig = WordReadoutConfig()
 
 
@@ -41,14 +43,14 @@ class Model(nn.Module):
         self.config = config
         width = config.encoder.width
         self.frontend = TextFrontend(config.frontend, width)
-        self.encoder = Transformer(config.encoder)
+        self.encoder = make_encoder(config.encoder, self.frontend.width)
         self.readout: WordReadout | DocumentReadout | VectorReadout
         if isinstance(config.readout, WordReadoutConfig):
-            self.readout = WordReadout(config.readout, width, self.frontend.words)
+            self.readout = WordReadout(config.readout, width, self.frontend)
         elif isinstance(config.readout, VectorReadoutConfig):
             self.readout = VectorReadout(config.readout, width)
         else:
-            self.readout = DocumentReadout(config.readout, width, self.frontend.words.num_embeddings)
+            self.readout = DocumentReadout(config.readout, width, self.frontend.vocab_size)
 
     def initialise(self, seed: int) -> Model:
         """Draw all weights from `seed`; the same seed gives the same weights."""
@@ -57,9 +59,14 @@ class Model(nn.Module):
             part.initialise(generator)
         return self
 
-    def encode(self, batch: Batch) -> States:
-        """Vectors in context (P, D), before any readout."""
-        return self.encoder(self.frontend(batch))
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def encode(self, batch: Batch, watch: Watch | None = None) -> States:
+        """Vectors in context (P, D), before any readout. A `watch` is filled with what the encoder thought."""
+        return self.encoder(self.frontend(batch), watch=watch)
 
     def forward(self, batch: Batch) -> Output:
         # The flat positions of the masked words, `truth["at"]` (M,), are all that the word readout asks for.
@@ -79,27 +86,18 @@ class PartCost:
 def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[PartCost]:
     """Parameters and forward FLOPs per token of each part, for documents of `length` tokens.
 
-    Linear layers cost 2 FLOPs a weight; attention adds 4 * length * D a token for scores and mixing (half of it
-    when causal). The training step costs about three times the forward pass. The word readout, and all of the last
-    block that is behind its attention, work on the masked share only.
+    A training step costs about three times the forward pass. The word readout, and where the encoder can do so the last
+    block, work on the masked share only.
     """
-    config = model.config
-    width, vocab = config.encoder.width, model.frontend.words.num_embeddings
+    words = isinstance(model.readout, WordReadout)
     rows = [PartCost("frontend (embeddings)", count(model.frontend), 0.0)]
-    positions = count(model.encoder) - count(model.encoder.blocks)
-    rows.append(PartCost("encoder: positions and norms", positions, 0.0))
-    for index, block in enumerate(model.encoder.blocks):
-        pattern = config.encoder.pattern_of(index)
-        seen = min(length, 2 * pattern.radius + 1) if pattern.name == "window" else length
-        seen = seen / 2 if pattern.name == "causal" else seen
-        matrices = float(sum(parameter.numel() for parameter in block.parameters() if parameter.dim() == 2))
-        if index + 1 == len(model.encoder.blocks) and isinstance(model.readout, WordReadout):
-            spared = matrices - 3 * width * width
-            matrices -= (1 - mask_share) * spared
-        rows.append(PartCost(f"encoder: block {index + 1}", count(block), 2.0 * matrices + 4.0 * seen * width))
+    for name, parameters, flops in model.encoder.costs(length, mask_share if words else 1.0):
+        rows.append(PartCost(f"encoder: {name}", parameters, flops))
     if isinstance(model.readout, WordReadout):
-        flops = mask_share * 2.0 * (width * width + width * vocab)
-        rows.append(PartCost("readout (words, matrix shared)", count(model.readout), flops))
+        width, inner = model.config.encoder.width, model.frontend.width
+        flops = mask_share * 2.0 * inner * (width + model.frontend.vocab_size)
+        shared = "matrix shared" if model.readout.words is None else "matrix of its own"
+        rows.append(PartCost(f"readout (words, {shared})", count(model.readout), flops))
     else:
         rows.append(PartCost("readout", count(model.readout), 2.0 * count(model.readout) / max(1, length)))
     return rows

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from conftest import batch_of, documents_of, tiny_config, tiny_model
 from encodery.batch import layout_of
 from encodery.encoders.patterns import Pattern, allowed_pairs
+from encodery.encoders.attention import Pass
 from encodery.encoders.transformer import TransformerConfig
 from encodery.model import Model, cost_table, count, load_matching
 
@@ -68,11 +69,12 @@ def test_a_block_is_the_formula_of_its_norm_place(place: str) -> None:
     batch = batch_of([[document]], 8)
     with torch.inference_mode():
         x = model.encoder.input_norm(model.frontend(batch).vectors)
+        run = Pass(batch.layout, batch.layout.document >= 0)
         if place == "pre":
-            x = x + block.attention(block.attention_norm(x), batch.layout, Pattern())  # type: ignore[operator]
+            x = x + block.attention(block.attention_norm(x), run, Pattern())  # type: ignore[operator]
             x = model.encoder.output_norm(x + block.mlp(block.mlp_norm(x)))  # type: ignore[operator]
         else:
-            x = block.attention_norm(x + block.attention(x, batch.layout, Pattern()))  # type: ignore[operator]
+            x = block.attention_norm(x + block.attention(x, run, Pattern()))  # type: ignore[operator]
             x = block.mlp_norm(x + block.mlp(x))  # type: ignore[operator]
         torch.testing.assert_close(model.encode(batch).vectors, x)
 

@@ -1,4 +1,4 @@
-"""Dropout: numbers that are set to 0 at random while a model learns."""
+"""What is left to chance while a model learns: dropped numbers, skipped branches, shifted positions."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def dropout_mask(x: Tensor, rate: float) -> Tensor:
     octets = torch.from_numpy(np.atleast_1d(draws).view(np.uint8)[: x.numel()])
     mask = octets.view(x.shape).to(x.dtype)
     return torch.ge(mask, dropped, out=mask).mul_(256 / (256 - dropped))
+
+
+def skip_documents(change: Tensor, document: Tensor, documents: int, rate: float) -> Tensor:
+    """Stochastic depth (Huang et al. 2016): a branch is left out for a share `rate` of the documents, whole; for the
+    others it counts 1 / (1 - rate). `change` (M, D) and the number `document` (M,) of each of its rows."""
+    kept = (rate <= torch.rand(documents + 1, device=change.device)) / (1 - rate)
+    return change * kept[document + 1][:, None].to(change.dtype)
+
+
+def random_starts(document: Tensor, documents: int, most: int) -> Tensor:
+    """A number from 0 to `most` for each document, at each of its positions: (P,) (SHAPE, Kiyono et al. 2021)."""
+    return torch.randint(0, most + 1, (documents + 1,), device=document.device)[document + 1]
 
 
 class _AddDropped(torch.autograd.Function):

@@ -13,31 +13,86 @@ from torch import Tensor, nn
 from encodery.bricks.dropout import dropout
 from encodery.bricks.products import Linear
 
-NormName = Literal["layernorm", "rmsnorm"]
-ActivationName = Literal["relu", "gelu", "silu", "geglu", "swiglu"]
+NormName = Literal["layernorm", "rmsnorm", "batchnorm"]
+ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "geglu", "geglu_tanh", "swiglu"]
 
-# Exact gelu: on CPUs in bf16 its tanh approximation is several times slower.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+# Exact gelu where there is a choice: on CPUs in bf16 its tanh approximation is several times slower.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
     "silu": F.silu,
     "geglu": F.gelu,
+    "geglu_tanh": _gelu_tanh,
     "swiglu": F.silu,
 }
 
 
+def is_gated(activation: ActivationName) -> bool:
+    """Whether one half of the inner vector decides how much of the other passes."""
+    return activation in ("geglu", "geglu_tanh", "swiglu")
+
+
 def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool = True) -> nn.Module:
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019, which has no bias and no mean)."""
+    """LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019, which has no bias and no mean) or BatchNorm."""
     if name == "rmsnorm":
         return nn.RMSNorm(width, eps=epsilon)
+    if name == "batchnorm":
+        return MaskedBatchNorm(width, epsilon=epsilon, bias=bias)
     return nn.LayerNorm(width, eps=epsilon, bias=bias)
+
+
+def normed(norm: nn.Module, x_PD: Tensor, real_P: Tensor) -> Tensor:
+    """`norm(x)`; a BatchNorm is told which positions are real."""
+    return norm(x_PD, real_P) if isinstance(norm, MaskedBatchNorm) else norm(x_PD)
+
+
+class MaskedBatchNorm(nn.Module):
+    """BatchNorm (Ioffe and Szegedy 2015) over the real positions of a batch: padding neither counts in the statistics
+    nor changes with them. (P, D) -> (P, D).
+
+    While learning, a batch is normed by its own mean and variance, so its documents do influence each other; in use by
+    the running averages, and they do not.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    MOMENTUM = 0.1
+
+    def __init__(self, width: int, *, epsilon: float, bias: bool) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, x_PD: Tensor, real_P: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training and bool(real_P.any()):
+            real = real_P[:, None].float()
+            count = real.sum()
+            mean = (x_PD.float() * real).sum(0) / count
+            variance = ((x_PD.float() - mean).square() * real).sum(0) / count
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.MOMENTUM)
+                self.variance.lerp_(variance, self.MOMENTUM)
+        scale = self.weight * torch.rsqrt(variance + self.epsilon)
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        return x_PD * scale.to(x_PD.dtype) + shift.to(x_PD.dtype)
 
 
 class FeedForward(nn.Module):
     """Two linear layers around an activation, applied to every position alone: (P, D) -> (P, D).
 
-    Plain: `out(act(in(x)))` ("Attention Is All You Need", section 3.3). Gated (`geglu`, `swiglu`):
-    `out(act(gate(x)) * value(x))` (Shazeer 2020, "GLU Variants Improve Transformer").
+    Plain: `out(act(in(x)))` ("Attention Is All You Need", section 3.3). Gated (`geglu`, `geglu_tanh`, `swiglu`):
+    `out(act(gate(x)) * value(x))` (Shazeer 2020, "GLU Variants Improve Transformer"). `inputs` is the width of what
+    comes in, where that is not `width`.
     """
 
     def __init__(
@@ -48,11 +103,12 @@ class FeedForward(nn.Module):
         activation: ActivationName,
         bias: bool = True,
         drop_rate: float = 0.0,
+        inputs: int | None = None,
     ) -> None:
         super().__init__()
-        self.gated = activation in ("geglu", "swiglu")
-        self.activation = _ACTIVATIONS[activation]
-        self.inner = Linear(width, mlp_width * (2 if self.gated else 1), bias=bias)
+        self.gated = is_gated(activation)
+        self.activation = ACTIVATIONS[activation]
+        self.inner = Linear(inputs or width, mlp_width * (2 if self.gated else 1), bias=bias)
         self.outer = Linear(mlp_width, width, bias=bias)
         self.drop_rate = drop_rate
 
@@ -81,7 +137,7 @@ def initialise(module: nn.Module, *, std: float, depth: int, generator: torch.Ge
     for part in module.modules():
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.LayerNorm | nn.RMSNorm):
+        elif isinstance(part, nn.LayerNorm | nn.RMSNorm | MaskedBatchNorm):
             nn.init.ones_(part.weight)
-            if isinstance(part, nn.LayerNorm) and part.bias is not None:
+            if not isinstance(part, nn.RMSNorm) and part.bias is not None:
                 nn.init.zeros_(part.bias)

@@ -14,9 +14,14 @@ PoolingName = Literal["first", "mean", "max", "attention"]
 
 def sum_by_document(x_PD: Tensor, layout: Layout) -> Tensor:
     """Add up the vectors of each document: (P, ...) -> (N, ...), padding left out. Sums in float32."""
-    total = torch.zeros(layout.documents + 1, *x_PD.shape[1:], dtype=torch.float32, device=x_PD.device)
-    # Padding carries document -1: it is collected in the extra first row, which is then dropped.
-    return total.index_add(0, layout.document + 1, x_PD.float())[1:]
+    return sum_by_owner(x_PD, layout.document, layout.documents)
+
+
+def sum_by_owner(x_PD: Tensor, owner_P: Tensor, owners: int) -> Tensor:
+    """Add up the vectors of each owner, 0 to `owners` - 1: (P, ...) -> (owners, ...); those of -1 are left out."""
+    total = torch.zeros(owners + 1, *x_PD.shape[1:], dtype=torch.float32, device=x_PD.device)
+    # What belongs to nobody is collected in the extra first row, which is then dropped.
+    return total.index_add(0, owner_P + 1, x_PD.float())[1:]
 
 
 class Pooling(nn.Module):

@@ -1,6 +1,7 @@
 """The kernels of attention: several ways to the same numbers, and the rule that picks the fastest for a layout.
 
 All take `qkv` (P, 3, H, K), the queries, keys and values of every position, and give the mixed values (P, H * K).
+`distance_bias` is what positions add to the scores, for those kinds of positions that do.
 `attend_plainly` is the definition that the others are held against.
 """
 
@@ -17,7 +18,9 @@ from torch.utils.checkpoint import checkpoint
 from encodery.batch import Layout
 from encodery.bricks.dropout import dropout, dropout_mask
 from encodery.bricks.positions import Angles, rotate
+from encodery.bricks.relative import OnceBias
 from encodery.encoders.patterns import Pattern, attention_bias, block_bias, pair_bias
+from encodery.encoders.sparse import attend_blocks
 
 # In bf16 on a processor with avx512_bf16 whole score matrices took half the time of PyTorch's fused kernel, or less, at
 # every length up to 2,048; what limits them is memory. On one with AMX the fused kernel drew level at about 512.
@@ -28,44 +31,76 @@ SCORES_UP_TO = 2048
 QUERIES_AT_ONCE = 512
 
 
-def attend(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+def attend(
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
+) -> Tensor:
     """Turn queries and keys by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
-    if pattern.name == "window" and 4 * pattern.block <= layout.length:
-        return attend_windows(qkv_P3HK, layout, pattern, angles, drop_rate)
+    given = (qkv_P3HK, layout, pattern, angles, drop_rate, distance_bias)
+    if pattern.local and 4 * pattern.grain <= layout.length:
+        plain_window = pattern.name == "window" and not pattern.global_tokens
+        return attend_windows(*given) if plain_window else attend_sparsely(*given)
     if qkv_P3HK.device.type != "cpu":
-        return attend_fused(qkv_P3HK, layout, pattern, angles, drop_rate)
-    if layout.length <= ROWS_UP_TO:
-        return attend_rows(qkv_P3HK, layout, pattern, angles, drop_rate)
-    return attend_documents(qkv_P3HK, layout, pattern, angles, drop_rate)
+        return attend_fused(*given)
+    return attend_rows(*given) if layout.length <= ROWS_UP_TO else attend_documents(*given)
 
 
 def attend_plainly(
-    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
 ) -> Tensor:
     """Two matrix products around a softmax, as it is written in the books."""
     q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
     score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
-    weight_BHTT = torch.softmax(score_BHTT + attention_bias(layout, pattern, score_BHTT.dtype), dim=-1)
-    mixed_BHTK = dropout(weight_BHTT, drop_rate, True) @ v_BHTK
+    score_BHTT = score_BHTT + _row_bias(layout, pattern, distance_bias, score_BHTT.dtype)
+    mixed_BHTK = dropout(torch.softmax(score_BHTT, dim=-1), drop_rate, True) @ v_BHTK
     return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
 
 
-def attend_fused(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+def attend_fused(
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
+) -> Tensor:
     """PyTorch's fused kernel, which never holds the scores in memory."""
     q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
-    bias_B1TT = attention_bias(layout, pattern, q_BHTK.dtype)
-    mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias_B1TT, drop_rate)
+    bias = _row_bias(layout, pattern, distance_bias, q_BHTK.dtype)
+    mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias, drop_rate)
     return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
 
 
-def attend_rows(qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
+def attend_rows(
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
+) -> Tensor:
     """All rows at once: a few large products, everything between them in place."""
     bias_B1TT = attention_bias(layout, pattern, qkv_P3HK.dtype)
-    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, drop_rate)
+    far_HTT = None if distance_bias is None else distance_bias.square(layout.length, qkv_P3HK.device)
+    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, far_HTT, drop_rate)
 
 
 def attend_documents(
-    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
 ) -> Tensor:
     """One document after the other, for long rows: no work is done between documents that share a row."""
     starts, lengths = layout.starts.tolist(), layout.lengths.tolist()
@@ -84,39 +119,47 @@ def attend_documents(
             found.append(part.new_zeros(length, part[0, 0].numel() if length else qkv_P3HK[0, 0].numel()))
             continue
         bias = pair_bias(layout, length, pattern, part.dtype)
+        far_HTT = None if distance_bias is None else distance_bias.square(length, part.device)
         if length <= SCORES_UP_TO:
-            found.append(_attend_held(part, 1, turn, bias, drop_rate))
+            found.append(_attend_held(part, 1, turn, bias, far_HTT, drop_rate))
         else:
+            if far_HTT is not None:
+                bias = far_HTT[None].to(part.dtype) + (0 if bias is None else bias)
             found.append(_attend_long(part, turn, None if bias is None else bias[0], drop_rate))
     return torch.cat(found)
 
 
-def _attend_long(part: Tensor, angles: Angles | None, bias_1TT: Tensor | None, drop_rate: float) -> Tensor:
+def _attend_long(part: Tensor, angles: Angles | None, bias_HTT: Tensor | None, drop_rate: float) -> Tensor:
     """A long document, some hundred queries at a time: their scores are made again for the gradient, so that no more
     than those of one block are ever held. PyTorch's fused kernel, which does the same, took 1.4 to 2 times as long
     in bf16 on a processor with avx512_bf16."""
     q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles))
 
-    def mixed(q_HQK: Tensor, k_HTK: Tensor, v_HTK: Tensor, bias_1QT: Tensor | None) -> Tensor:
+    def mixed(q_HQK: Tensor, k_HTK: Tensor, v_HTK: Tensor, bias_HQT: Tensor | None) -> Tensor:
         score_HQT = (q_HQK / math.sqrt(q_HQK.shape[-1])) @ k_HTK.transpose(-1, -2)
-        if bias_1QT is not None:
-            score_HQT = score_HQT + bias_1QT
+        if bias_HQT is not None:
+            score_HQT = score_HQT + bias_HQT
         return dropout(torch.softmax(score_HQT, dim=-1), drop_rate, True) @ v_HTK
 
     found = []
     for first in range(0, len(part), QUERIES_AT_ONCE):
         rows = slice(first, first + QUERIES_AT_ONCE)
-        given = (q_HTK[:, rows], k_HTK, v_HTK, None if bias_1TT is None else bias_1TT[:, rows])
+        given = (q_HTK[:, rows], k_HTK, v_HTK, None if bias_HTT is None else bias_HTT[:, rows])
         found.append(checkpoint(mixed, *given, use_reentrant=False) if torch.is_grad_enabled() else mixed(*given))
     return torch.cat(found, dim=1).transpose(0, 1).reshape(len(part), -1)
 
 
 def attend_windows(
-    qkv_P3HK: Tensor, layout: Layout, pattern: Pattern, angles: Angles | None, drop_rate: float
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
 ) -> Tensor:
     """Sliding windows in linear time: positions are cut into blocks no shorter than the window's radius, and the
     queries of a block see the keys of their own block and of its two neighbours."""
-    size = pattern.block
+    size = pattern.grain
     P, _, H, K = qkv_P3HK.shape
     q_PHK, k_PHK, v_PHK = _turned(qkv_P3HK, angles)
     blocks = P // size
@@ -128,9 +171,35 @@ def attend_windows(
 
     q = q_PHK.view(blocks, size, H, K).transpose(1, 2)
     score = (q / math.sqrt(K)) @ with_neighbours(k_PHK).transpose(-1, -2)
-    weight = torch.softmax(score + block_bias(layout, pattern, score.dtype), dim=-1)
+    score = score + block_bias(layout, pattern, score.dtype)
+    if distance_bias is not None:
+        # Three blocks of keys begin one block before the queries.
+        place = torch.arange(3 * size, device=score.device)
+        score = score + distance_bias(place[None, :] - size - place[:size, None]).to(score.dtype)
+    weight = torch.softmax(score, dim=-1)
     mixed = dropout(weight, drop_rate, True) @ with_neighbours(v_PHK)
     return mixed.transpose(1, 2).reshape(P, H * K)
+
+
+def attend_sparsely(
+    qkv_P3HK: Tensor,
+    layout: Layout,
+    pattern: Pattern,
+    angles: Angles | None,
+    drop_rate: float,
+    distance_bias: OnceBias | None = None,
+) -> Tensor:
+    """All other local patterns in linear time: sparse.py."""
+    turned = qkv_P3HK if angles is None else torch.stack(_turned(qkv_P3HK, angles), dim=1)
+    return attend_blocks(turned, layout, pattern, drop_rate, distance_bias)
+
+
+def _row_bias(layout: Layout, pattern: Pattern, distance_bias: OnceBias | None, dtype: torch.dtype) -> Tensor:
+    """What pattern and distances add to the scores of whole rows: (B, 1 or H, T, T)."""
+    bias = attention_bias(layout, pattern, dtype)
+    if distance_bias is None:
+        return bias
+    return bias + distance_bias.square(layout.length, bias.device).to(dtype)
 
 
 def _turned(qkv_P3HK: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,10 +212,12 @@ def _by_rows(qkv_P3HK: Tensor, layout: Layout, angles: Angles | None) -> tuple[T
     return tuple(x.view(shape).transpose(1, 2) for x in _turned(qkv_P3HK, angles))
 
 
-def _attend_held(qkv: Tensor, rows: int, angles: Angles | None, bias: Tensor | None, drop_rate: float) -> Tensor:
-    """(P, 3, H, K) as `rows` rows -> (P, D), with the scores held in memory."""
+def _attend_held(
+    qkv: Tensor, rows: int, angles: Angles | None, bias: Tensor | None, far_HTT: Tensor | None, drop_rate: float
+) -> Tensor:
+    """(P, 3, H, K) as `rows` rows -> (P, D), with the scores held in memory. `far` is what distances add to them."""
     with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, drop_rate))
+        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, drop_rate))
 
 
 class _Held(torch.autograd.Function):
@@ -158,7 +229,13 @@ class _Held(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, rows: int, angles: Angles | None, bias_B1TT: Tensor | None, drop_rate: float
+        ctx: Any,
+        qkv: Tensor,
+        rows: int,
+        angles: Angles | None,
+        bias_B1TT: Tensor | None,
+        far_HTT: Tensor | None,
+        drop_rate: float,
     ) -> Tensor:
         P, _, H, K = qkv.shape
         B, T = rows, P // rows
@@ -176,11 +253,13 @@ class _Held(torch.autograd.Function):
         else:
             weight = torch.empty(B, H, T, T, dtype=qkv.dtype).copy_(bias_B1TT).view(B * H, T, T)
             weight.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+        if far_HTT is not None:
+            weight.view(B, H, T, T).add_(far_HTT)
         torch.softmax(weight, dim=-1, out=weight)
         mask = dropout_mask(weight, drop_rate) if drop_rate else None
         dropped = weight if mask is None else weight * mask
         ctx.save_for_backward(q, k, v, weight, dropped, mask, *(angles or ()))
-        ctx.rows = B
+        ctx.rows, ctx.to_far = B, far_HTT is not None and ctx.needs_input_grad[4]
         return torch.bmm(dropped, v).view(B, H, T, K).transpose(1, 2).reshape(P, H * K)
 
     @staticmethod
@@ -196,6 +275,7 @@ class _Held(torch.autograd.Function):
         if mask is not None:
             to_weight.mul_(mask)
         to_score = torch._softmax_backward_data(to_weight, weight, -1, weight.dtype)
+        to_far = to_score.view(B, H, T, T).sum(0, dtype=torch.float32) if ctx.to_far else None
         torch.baddbmm(to_q, to_score, k, beta=0, alpha=scale, out=to_q)
         torch.baddbmm(to_k, to_score.transpose(1, 2), q, beta=0, alpha=scale, out=to_k)
         to_qkv = torch.empty(B, T, 3, H, K, dtype=grad.dtype)
@@ -207,7 +287,7 @@ class _Held(torch.autograd.Function):
             heads[2].copy_(sorted_3BHTK[2])
         else:
             heads.copy_(sorted_3BHTK)
-        return to_qkv.view(B * T, 3, H, K), None, None, None, None
+        return to_qkv.view(B * T, 3, H, K), None, None, None, to_far, None
 
 
 def _of_rows(angles: Angles, rows: int) -> Angles:

@@ -2,164 +2,275 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
-from encodery.bricks.dropout import add_dropped, dropout
-from encodery.bricks.layers import ActivationName, FeedForward, NormName, initialise, make_norm
-from encodery.bricks.positions import Angles, LearnedPositions, Rotary, SinusoidalPositions
-from encodery.bricks.products import compute_dtype
-from encodery.config import Config
-from encodery.encoders.attention import Attention
-from encodery.encoders.patterns import Pattern, PatternName
+from encodery.bricks.convolution import ConvolutionFeedForward
+from encodery.bricks.dropout import add_dropped, dropout, random_starts, skip_documents
+from encodery.bricks.experts import Experts
+from encodery.bricks.layers import FeedForward, initialise, make_norm, normed
+from encodery.bricks.positions import (
+    Angles,
+    GridPositions,
+    LearnedPositions,
+    RandomPositions,
+    Rotary,
+    SinusoidalPositions,
+)
+from encodery.bricks.products import Linear, compute_dtype
+from encodery.bricks.relative import Alibi, DistanceBias, Distances, OnceBias, RelativeBuckets
+from encodery.encoders.attention import Attention, Pass
+from encodery.encoders.halving import halved, spread
+from encodery.encoders.options import TransformerConfig
+from encodery.encoders.watch import Watch
 
-
-class TransformerConfig(Config):
-    """The options of the Transformer encoder. `preset` fills the sizes; every key given beside it wins."""
-
-    presets: ClassVar[dict[str, dict[str, object]]] = {
-        "tiny": {"width": 128, "depth": 2, "heads": 2},
-        "mini": {"width": 256, "depth": 4, "heads": 4},
-        "small": {"width": 384, "depth": 6, "heads": 6},
-        "base": {"width": 768, "depth": 12, "heads": 12},
-        "large": {"width": 1024, "depth": 24, "heads": 16},
-    }
-
-    kind: Literal["transformer"] = "transformer"
-    preset: Literal["tiny", "mini", "small", "base", "large"] | None = None
-    """Sizes by name: tiny 2x128, mini 4x256, small 6x384, base 12x768, large 24x1024 (depth x width)."""
-    width: int = Field(default=256, ge=8, le=16384)
-    """Numbers in each vector (D)."""
-    depth: int = Field(default=4, ge=0, le=256)
-    """Blocks in the stack (L)."""
-    heads: int = Field(default=4, ge=1, le=256)
-    """Attention heads of a block (H); width must be a multiple."""
-    mlp_width: int | None = Field(default=None, ge=8)
-    """Inner width of the feed-forward layer; by default 4 x width, or 8/3 x width when gated."""
-    norm: NormName = "layernorm"
-    """layernorm, or rmsnorm (no mean, no bias)."""
-    norm_place: Literal["pre", "post"] = "pre"
-    """pre: norm before each branch (trains stably); post: after each sum, as in the original paper and BERT."""
-    norm_epsilon: float = Field(default=1e-5, gt=0, lt=0.1)
-    """Added to the variance before the square root."""
-    activation: ActivationName = "gelu"
-    """relu, gelu, silu, or gated: geglu, swiglu."""
-    positions: Literal["none", "sinusoidal", "learned", "rotary"] = "rotary"
-    """How order enters: a fixed table, a learned table, turned queries and keys, or not at all."""
-    rotary_base: float = Field(default=10000.0, gt=1)
-    """Base of the rotary angles; larger for longer texts."""
-    max_length: int = Field(default=512, ge=4, le=1_000_000)
-    """Longest document in tokens, special tokens included. Longer ones are split into windows."""
-    pattern: PatternName = "full"
-    """Who may look at whom inside a document: full, causal, or window."""
-    window: int = Field(default=128, ge=1)
-    """For pattern window: how far a token sees to either side."""
-    global_every: int = Field(default=0, ge=0)
-    """For pattern window: every n-th block looks at the whole document (ModernBERT uses 3); 0: none does."""
-    bias: bool = True
-    """Whether linear layers carry a bias."""
-    drop_rate: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout on embeddings and on the output of each branch."""
-    attention_drop_rate: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the attention weights."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> TransformerConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.positions == "rotary" and (self.width // self.heads) % 2:
-            raise ValueError(f"rotary positions need an even head width, not {self.width // self.heads}")
-        return self
-
-    @property
-    def inner_width(self) -> int:
-        """Width inside the feed-forward layer, rounded to a multiple of 64 when it is a default."""
-        if self.mlp_width is not None:
-            return self.mlp_width
-        if self.activation in ("geglu", "swiglu"):
-            return max(64, round(self.width * 8 / 3 / 64) * 64)
-        return 4 * self.width
-
-    def pattern_of(self, block: int) -> Pattern:
-        """The attention pattern of one block."""
-        if self.pattern == "window" and self.global_every and block % self.global_every == 0:
-            return Pattern("full")
-        return Pattern(self.pattern, self.window if self.pattern == "window" else 0)
+__all__ = ["Block", "Transformer", "TransformerConfig"]
 
 
 class Block(nn.Module):
     """One layer: attention, then feed-forward, each added to what went in: (P, D) -> (P, D).
 
-    pre:   x + f(norm(x))     (Xiong et al. 2020)
-    post:  norm(x + f(x))     ("Attention Is All You Need", section 3.1)
+    pre:   x + f(norm(x))           (Xiong et al. 2020)
+    post:  norm(x + f(x))           ("Attention Is All You Need", section 3.1)
+    both:  x + norm(f(norm(x)))     (Ding et al. 2021, CogView, Sandwich-LN)
     """
 
     def __init__(self, config: TransformerConfig, index: int) -> None:
         super().__init__()
-        self.pattern = config.pattern_of(index)
-        self.post = config.norm_place == "post"
-        self.drop_rate = config.drop_rate
-        width, epsilon, bias = config.width, config.norm_epsilon, config.bias
-        self.attention_norm = make_norm(config.norm, width, epsilon=epsilon, bias=bias)
-        self.attention = Attention(width, config.heads, bias=bias, drop_rate=config.attention_drop_rate)
-        self.mlp_norm = make_norm(config.norm, width, epsilon=epsilon, bias=bias)
-        self.mlp = FeedForward(width, config.inner_width, activation=config.activation, bias=bias)
+        self.config = config
+        self.post, self.both = config.norm_place == "post", config.norm_place == "both"
+        width = config.width
 
-    def forward(self, x_PD: Tensor, layout: Layout, angles: Angles | None, at: Tensor | None = None) -> Tensor:
-        """With `at` (M,) the vectors of these positions alone, (M, D); they still look at all the others."""
-        seen_PD = x_PD if self.post else self.attention_norm(x_PD)
-        change = self.attention(seen_PD, layout, self.pattern, angles, at)
-        x = self._add(x_PD if at is None else x_PD[at], change)
+        def norm() -> nn.Module:
+            bias = config.bias if config.norm_bias is None else config.norm_bias
+            return make_norm(config.norm, width, epsilon=config.norm_epsilon, bias=bias)
+
+        bare = index == 0 and not config.first_norm and not self.post
+        self.attention_norm = nn.Identity() if bare else norm()
+        self.attention = Attention(config)
+        self.mlp_norm = norm()
+        self.mlp = _feed_forward(config)
+        self.attention_end_norm = norm() if self.both else None
+        self.mlp_end_norm = norm() if self.both else None
+        self.attention_scale = self.mlp_scale = None
+        if config.layer_scale is not None:
+            self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
+            self.mlp_scale = nn.Parameter(torch.full((width,), config.layer_scale))
+
+    def forward(self, x_PD: Tensor, run: Pass, layer: int, at: Tensor | None = None) -> Tensor:
+        """As block number `layer` of the stack. With `at` (M,) the vectors of these positions alone, (M, D); they still
+        look at all the others."""
+        config, real = self.config, run.real
+        seen_PD = x_PD if self.post else normed(self.attention_norm, x_PD, real)
+        far = config.looks_far(layer)
+        mixed = self.attention(seen_PD, run, config.pattern_of(layer), far=far, at=at)
+        document = run.layout.document
+        if at is not None:
+            x_PD, real, document = x_PD[at], real[at], document[at]
+
+        def joined(x: Tensor, change: Tensor, end_norm: nn.Module | None, scale: Tensor | None) -> Tensor:
+            if end_norm is not None:
+                change = normed(end_norm, change, real)
+            if scale is not None:
+                change = change * scale.to(change.dtype)
+            if config.depth_drop_rate and self.training:
+                rate = config.depth_drop_rate * (layer + 1) / config.depth
+                change = skip_documents(change, document, run.layout.documents, rate)
+            x = x if config.residual_scale == 1 else x * config.residual_scale
+            return add_dropped(x, change, config.drop_rate, self.training)
+
+        x = joined(x_PD, mixed, self.attention_end_norm, self.attention_scale)
         if self.post:
-            x = self.attention_norm(x)
-            return self.mlp_norm(self._add(x, self.mlp(x)))
-        return self._add(x, self.mlp(self.mlp_norm(x)))
+            x = normed(self.attention_norm, x, real)
+        change = self._fed_forward(x if self.post else normed(self.mlp_norm, x, real), run, real)
+        after = joined(x, change, self.mlp_end_norm, self.mlp_scale)
+        if run.watch is not None:
+            run.watch.measure(attention=mixed, feed_forward=change, sum=after)
+        return normed(self.mlp_norm, after, real) if self.post else after
 
-    def _add(self, x: Tensor, change: Tensor) -> Tensor:
-        return add_dropped(x, change, self.drop_rate, self.training)
+    def flops(self, layer: int, length: int, share: float) -> float:
+        """Forward FLOPs per token in documents of `length` tokens: 2 a weight, and attention's scores and mixing. All
+        but queries, keys and values is done for a `share` of the positions."""
+        config, attention = self.config, self.attention
+        matrices = sum(p.numel() for p in self.mlp.parameters() if p.dim() == 2) + attention.outer.weight.numel()
+        if isinstance(self.mlp, Experts):
+            unused = (config.experts - config.experts_per_token) / config.experts
+            matrices -= unused * sum(p.numel() for p in self.mlp.experts.parameters() if p.dim() == 2)
+        pair = 2.0 * config.heads * (attention.key_width + attention.value_width)
+        seen = config.pattern_of(layer).seen(length)
+        return 2.0 * attention.qkv.weight.numel() + 2.0 * share * matrices + pair * seen
+
+    def _fed_forward(self, x: Tensor, run: Pass, real: Tensor) -> Tensor:
+        if isinstance(self.mlp, ConvolutionFeedForward):
+            return self.mlp(x, run.layout)
+        if isinstance(self.mlp, Experts):
+            found, balance = self.mlp(x, real)
+            run.balance.append(balance)
+            return found
+        return self.mlp(x)
 
 
 class Transformer(nn.Module):
-    """States -> States: positions in, `depth` blocks, a last norm when norms stand before the branches."""
+    """States -> States: positions in, `depth` blocks, a last norm when norms stand before the branches.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    `input_width` is the width of the vectors that come in, where that is not the encoder's own: they get their
+    positions and their norm first and are widened then (ALBERT, Lan et al. 2020, section 3.1).
+    """
+
+    def __init__(self, config: TransformerConfig, input_width: int | None = None) -> None:
         super().__init__()
         self.config = config
+        entering = input_width or config.width
+        length = config.max_length + config.position_start + config.position_shift
         self.positions: nn.Module | None = None
         if config.positions == "sinusoidal":
-            self.positions = SinusoidalPositions(config.max_length, config.width)
+            self.positions = SinusoidalPositions(length, entering)
         elif config.positions == "learned":
-            self.positions = LearnedPositions(config.max_length, config.width)
-        self.rotary: Rotary | None = None
-        if config.positions == "rotary":
-            self.rotary = Rotary(config.max_length, config.width // config.heads, config.rotary_base)
-        self.input_norm = make_norm(config.norm, config.width, epsilon=config.norm_epsilon, bias=config.bias)
-        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
-        self.output_norm = (
-            make_norm(config.norm, config.width, epsilon=config.norm_epsilon, bias=config.bias)
-            if config.norm_place == "pre"
-            else nn.Identity()
-        )
+            self.positions = LearnedPositions(length, entering)
+        elif config.positions == "random":
+            self.positions = RandomPositions(length, entering)
+        elif config.positions == "grid":
+            self.positions = GridPositions(length, entering)
+        self.rotary, self.near_rotary = self._rotary(config.rotary_base), None
+        if config.rotary_base_local is not None and config.pattern_of(1).local:
+            self.near_rotary = self._rotary(config.rotary_base_local)
+        self.distance_bias: DistanceBias | None = None
+        self.distances: Distances | None = None
+        if config.positions == "alibi":
+            self.distance_bias = Alibi(config.heads)
+        elif config.positions == "relative":
+            self.distance_bias = RelativeBuckets(config.heads, config.relative_buckets, config.relative_reach)
+        elif config.positions == "disentangled":
+            self.distances = Distances(config.width, config.relative_buckets, norm=self._norm(config.width))
+        self.input_norm = self._norm(entering) if config.input_norm else nn.Identity()
+        self.widen = Linear(entering, config.width) if entering != config.width else None
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.blocks))
+        self.output_norm = nn.Identity() if config.norm_place == "post" else self._norm(config.width)
+
+    def _norm(self, width: int) -> nn.Module:
+        config = self.config
+        bias = config.bias if config.norm_bias is None else config.norm_bias
+        return make_norm(config.norm, width, epsilon=config.norm_epsilon, bias=bias)
+
+    def _rotary(self, base: float) -> Rotary | None:
+        config = self.config
+        if config.positions not in ("rotary", "rotary_grid"):
+            return None
+        grid = config.positions == "rotary_grid"
+        return Rotary(config.max_length, config.turned_width, base, stretch=config.rotary_stretch, grid=grid)
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=self.config.depth, generator=generator)
 
-    def forward(self, states: States, at: Tensor | None = None) -> States:
+    def forward(self, states: States, at: Tensor | None = None, watch: Watch | None = None) -> States:
         """All positions, or with `at` (M,) only these: vectors (M, D). The last block then works for them alone, which
         spares masked-word training most of its cost: 85 % of the vectors would be thrown away."""
-        x_PD, layout = states.vectors, states.layout
-        if self.positions is not None:
-            x_PD = self.positions(x_PD, layout.position)
-        # From here on vectors travel in the type of the products: half the memory traffic in bf16.
-        x_PD = dropout(self.input_norm(x_PD).to(compute_dtype(x_PD)), self.config.drop_rate, self.training)
-        angles = self.rotary.angles(layout.position, compute_dtype(x_PD)) if self.rotary else None
-        last = len(self.blocks) - 1
-        for number, block in enumerate(self.blocks):
-            x_PD = block(x_PD, layout, angles, at if number == last else None)
-        if last < 0 and at is not None:
+        config, layout = self.config, states.layout
+        x_PD = self._entered(states.vectors, layout)
+        run = self._pass(layout, compute_dtype(x_PD), watch)
+        if watch is not None:
+            watch.keep(x_PD, layout)
+        last = config.depth - 1
+        in_last = at if self._last_can_choose() and watch is None else None
+        full: tuple[Tensor, Layout] | None = None  # before the first halving
+        for layer in range(config.depth):
+            block = self.blocks[layer * config.blocks // config.depth]
+            x_PD = block(x_PD, run, layer, in_last if layer == last else None)
+            if watch is not None:
+                watch.keep(x_PD, run.layout)
+            if layer + 1 in config.halve_after:
+                full = full or (x_PD, layout)
+                x_PD, shorter = halved(x_PD, run.layout)
+                run = self._pass(shorter, x_PD.dtype, watch, run.balance)
+        if full is not None:
+            x_PD = full[0] + spread(x_PD, layout, len(config.halve_after))
+        if at is not None and in_last is None:
             x_PD = x_PD[at]
-        return States(self.output_norm(x_PD), layout)
+        real = layout.document >= 0 if at is None else layout.document[at] >= 0
+        balance = torch.stack(run.balance).mean() if run.balance else None
+        return States(normed(self.output_norm, x_PD, real), layout, balance=balance)
+
+    def costs(self, length: int, last_share: float) -> list[tuple[str, int, float]]:
+        """Name, parameters and forward FLOPs per token of each part, for documents of `length` tokens, when the last
+        block works for a share of the positions only. Weights that several blocks share are counted in the first."""
+        config = self.config
+        inside = sum(parameter.numel() for parameter in self.blocks.parameters())
+        rows = [("positions and norms", sum(parameter.numel() for parameter in self.parameters()) - inside, 0.0)]
+        if self.widen is not None:
+            rows[0] = (rows[0][0], rows[0][1], 2.0 * self.widen.weight.numel())
+        for layer in range(config.depth):
+            number = layer * config.blocks // config.depth
+            block = self.blocks[number]
+            assert isinstance(block, Block)
+            new = layer == 0 or number != (layer - 1) * config.blocks // config.depth
+            last = layer + 1 == config.depth and self._last_can_choose()
+            shorter = 0.5 ** sum(after <= layer for after in config.halve_after)
+            flops = block.flops(layer, max(1, int(length * shorter)), last_share if last else 1.0)
+            parameters = sum(parameter.numel() for parameter in block.parameters()) if new else 0
+            rows.append((f"block {layer + 1}", parameters, shorter * flops))
+        return rows
+
+    def memory(self, length: int) -> tuple[float, float]:
+        """Rough numbers for each position: kept for the gradient, and the widest moment of use.
+
+        A block keeps two norms, queries, keys and values, mixed and projected vectors and two sums (10 D), both sides
+        of the activation (2 I), and attention scores and shares (2 H T).
+        """
+        config = self.config
+        inner, pairs = 2 * config.inner_width, 2 * config.heads * config.pattern_of(config.depth).seen(length)
+        kept = config.depth * (10 * config.width + inner + pairs) + 6 * config.width
+        return kept, 6 * config.width + inner + pairs
+
+    def _last_can_choose(self) -> bool:
+        """Whether the last block may work for some positions alone: not where its answer depends on more than them."""
+        config = self.config
+        alone = config.mlp_kernel == 1 and not config.halve_after and config.norm != "batchnorm"
+        return alone and config.depth > 0
+
+    def _entered(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        config = self.config
+        if config.positions == "grid":
+            assert self.positions is not None and layout.grid is not None, "grid positions need rows and columns"
+            x_PD = self.positions(x_PD, layout.grid)
+        elif self.positions is not None:
+            position_P = layout.position + config.position_start
+            if config.position_shift and self.training:
+                position_P = position_P + random_starts(layout.document, layout.documents, config.position_shift)
+            x_PD = self.positions(x_PD, position_P)
+        x_PD = normed(self.input_norm, x_PD, layout.document >= 0)
+        # From here on vectors travel in the type of the products: half the memory traffic in bf16.
+        x_PD = dropout(x_PD.to(compute_dtype(x_PD)), config.drop_rate, self.training)
+        return x_PD if self.widen is None else self.widen(x_PD)
+
+    def _pass(
+        self, layout: Layout, dtype: torch.dtype, watch: Watch | None, balance: list[Tensor] | None = None
+    ) -> Pass:
+        angles: Angles | None = None
+        near_angles: Angles | None = None
+        if self.rotary is not None:
+            where = layout.grid if self.rotary.grid else layout.position
+            assert where is not None, "rotary_grid positions need rows and columns"
+            angles = near_angles = self.rotary.angles(where, dtype)
+            if self.near_rotary is not None:
+                near_angles = self.near_rotary.angles(where, dtype)
+        return Pass(
+            layout,
+            layout.document >= 0,
+            angles,
+            near_angles,
+            None if self.distance_bias is None else OnceBias(self.distance_bias),
+            None if self.distances is None else self.distances(),
+            watch,
+            [] if balance is None else balance,
+        )
+
+
+def _feed_forward(config: TransformerConfig) -> nn.Module:
+    """The second half of a block, by the options."""
+    width, inner, activation, bias = config.width, config.inner_width, config.activation, config.bias
+    if config.mlp_kernel > 1:
+        return ConvolutionFeedForward(width, inner, config.mlp_kernel, activation=activation, bias=bias)
+    if config.experts:
+        return Experts(width, inner, config.experts, config.experts_per_token, activation=activation, bias=bias)
+    return FeedForward(width, inner, activation=activation, bias=bias)

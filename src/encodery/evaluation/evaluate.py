@@ -45,7 +45,7 @@ def row_parts(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> np
     config = model.readout.config
     total = np.zeros((2 if config.ngrams else 1, rows, config.outputs), dtype=np.float64)
     weight = np.zeros(rows, dtype=np.float64)
-    device = model.frontend.words.weight.device
+    device = model.device
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         for batch, _ in loader.epoch(Place()):
@@ -75,7 +75,7 @@ def masked_loss(
     """
     objective = Masked.of(MaskedConfig(share=0.15), tokenizer)
     loader = replace(loader, prepare=objective.prepare, seed=JUDGE_SEED)
-    device = model.frontend.words.weight.device
+    device = model.device
     total = count = correct = 0.0
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
 from encodery.bricks.dropout import dropout
-from encodery.bricks.layers import initialise
+from encodery.bricks.layers import ACTIVATIONS, initialise
 from encodery.bricks.pooling import Pooling, PoolingName
 from encodery.bricks.products import Linear, linear
 from encodery.config import Config
+from encodery.frontends.text import TextFrontend
 from encodery.heads.lexical import LexicalScores
 
 
@@ -22,6 +23,12 @@ class WordReadoutConfig(Config):
     """Which word stands here: logits over the vocabulary, at the masked positions only."""
 
     kind: Literal["word"] = "word"
+    tied: bool = True
+    """Whether the output matrix is the embedding table, or one of its own."""
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    """Between the linear layer and the norm that stand before the output matrix."""
+    bias: bool = True
+    """Whether that linear layer and that norm carry a bias."""
     norm_epsilon: float = Field(default=1e-5, gt=0, lt=0.1)
     """Added to the variance before the square root."""
 
@@ -60,24 +67,27 @@ class WordReadout(nn.Module):
     """States of the masked positions (M, D) -> logits (M, V) (Devlin et al. 2019, section 3.1).
 
     Only the masked positions are asked for: the product with the vocabulary is the largest of the model. The output
-    matrix is the embedding table (Press and Wolf 2017), handed in so that it is one parameter.
+    matrix is the embedding table (Press and Wolf 2017), asked of the frontend so that it is one parameter.
     """
 
-    def __init__(self, config: WordReadoutConfig, width: int, words: nn.Embedding) -> None:
+    def __init__(self, config: WordReadoutConfig, width: int, frontend: TextFrontend) -> None:
         super().__init__()
-        self.transform = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
-        # Kept outside the module's parameters: the frontend owns it.
-        self._words = [words]
+        self.transform = Linear(width, frontend.width, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.norm = nn.LayerNorm(frontend.width, eps=config.norm_epsilon, bias=config.bias)
+        self.bias = nn.Parameter(torch.zeros(frontend.vocab_size))
+        self.words = None if config.tied else nn.Parameter(torch.empty(frontend.vocab_size, frontend.width))
+        # Kept outside the module's parameters: they belong to the model.
+        self._frontend = [frontend]
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
 
     def forward(self, states: States, batch: Batch) -> Output:
         del batch
-        x_MD = self.norm(F.gelu(self.transform(states.vectors)))
-        return Output(logits=linear(x_MD, self._words[0].weight, self.bias))
+        x_ME = self.norm(self.activation(self.transform(states.vectors)))
+        matrix_VE = self._frontend[0].matrix() if self.words is None else self.words
+        return Output(logits=linear(x_ME, matrix_VE, self.bias), balance=states.balance)
 
 
 class DocumentReadout(nn.Module):
@@ -112,7 +122,7 @@ class DocumentReadout(nn.Module):
             nn.init.zeros_(self.lexical.weight)
 
     def forward(self, states: States, batch: Batch) -> Output:
-        vectors_ND = self.pooling(states)
+        vectors_ND = self.pooling(states.summary or states)
         x_ND: Tensor = vectors_ND
         # The last step runs in float32: it is tiny, and N changes from batch to batch.
         with torch.autocast(x_ND.device.type, enabled=False):
@@ -120,10 +130,10 @@ class DocumentReadout(nn.Module):
                 x_ND = torch.tanh(self.hidden(x_ND))
             logits_NC = self.answer(dropout(x_ND, self.config.drop_rate, self.training))
             if self.lexical is None:
-                return Output(logits_NC, vectors_ND)
+                return Output(logits_NC, vectors_ND, balance=states.balance)
             lexical_NC = self.lexical(batch)
             mixed_NC = self.mix[0] * logits_NC + self.mix[1] * lexical_NC
-            return Output(mixed_NC, vectors_ND, (logits_NC, lexical_NC))
+            return Output(mixed_NC, vectors_ND, (logits_NC, lexical_NC), states.balance)
 
 
 class VectorReadout(nn.Module):
@@ -139,5 +149,5 @@ class VectorReadout(nn.Module):
 
     def forward(self, states: States, batch: Batch) -> Output:
         del batch
-        vectors_ND = self.pooling(states)
+        vectors_ND = self.pooling(states.summary or states)
         return Output(vectors=F.normalize(vectors_ND, dim=-1) if self.config.normalise else vectors_ND)

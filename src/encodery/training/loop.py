@@ -51,6 +51,8 @@ class TrainingConfig(Config):
     """How often the validation data is scored during the run; the best weights are kept."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many validations without a better one; 0: never."""
+    expert_balance: float = Field(default=0.01, ge=0, le=10)
+    """For encoders with experts: how much it counts in the loss that all of them are used."""
     save_every: float = Field(default=300.0, gt=0)
     """Seconds between checkpoints."""
 
@@ -109,7 +111,7 @@ class Fit:
     state: TrainState = field(default_factory=TrainState)
 
     def __post_init__(self) -> None:
-        self.optimizers = make_optimizer(self.model, self.config.optim, depth=self.model.config.encoder.depth)
+        self.optimizers = make_optimizer(self.model, self.config.optim, depth=len(self.model.encoder.blocks))
         self.averaged = Averaged(self.model, self.config.average) if self.config.average else None
         self.best: dict[str, Tensor] | None = None
         self._began = time.perf_counter()
@@ -190,12 +192,16 @@ class Fit:
         torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 62))
         self.model.train()
         total, terms, correct = 0.0, 0.0, 0.0
-        device = self.model.frontend.words.weight.device
+        device = self.model.device
         for batch, following in batches:
             batch = batch.to(device)
             with self.precision.autocast(device):
-                loss = self.objective.loss(self.model(batch), batch)
-            loss.total.backward()
+                output = self.model(batch)
+                loss = self.objective.loss(output, batch)
+            wanted = loss.total
+            if output.balance is not None:
+                wanted = wanted + self.config.expert_balance * loss.count * output.balance
+            wanted.backward()
             total += float(loss.total.detach())
             terms += float(loss.count)
             correct += float(loss.correct) if loss.correct is not None else 0.0

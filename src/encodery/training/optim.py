@@ -40,6 +40,10 @@ class OptimConfig(Config):
     """The rate of each layer is this times the rate of the layer above it (fine-tuning); 1: all alike."""
 
 
+TABLES = ("frontend", "encoder.positions", "encoder.distance")
+"""Embeddings of words and positions: their rows are learned one by one, so they are not pulled towards 0."""
+
+
 def rate_at(config: OptimConfig, progress: float) -> float:
     """The learning rate as a share of its highest, when `progress` (0 to 1) of the run is done."""
     progress = min(1.0, max(0.0, progress))
@@ -70,7 +74,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
         inside = name.startswith("encoder.blocks.")
         matrix = parameter.dim() >= 2
         which = "muon" if config.kind == "muon" and inside and matrix else "adamw"
-        decays = matrix and "frontend" not in name and not name.startswith("encoder.positions")
+        decays = matrix and not name.startswith(TABLES)
         share = config.layer_decay ** _layers_above(name, depth)
         groups.setdefault((which, decays, share), []).append(parameter)
     built: list[torch.optim.Optimizer] = []

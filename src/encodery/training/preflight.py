@@ -8,7 +8,7 @@ from encodery.config import Resolved
 from encodery.data.corpus import Reading, require_classes
 from encodery.data.packing import rounded_budget
 from encodery.data.sources import Split, columns, has_split
-from encodery.encoders.transformer import TransformerConfig
+from encodery.encoders.kinds import EncoderConfig
 from encodery.errors import DataError, nearest
 from encodery.trained import Trained
 from encodery.training.recipe import Recipe
@@ -82,15 +82,15 @@ def _labels(label: object) -> list[str]:
     return [str(part) for part in label] if isinstance(label, list) else [str(label)]
 
 
-def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[TransformerConfig, list[str]]:
+def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[EncoderConfig, list[str]]:
     """The encoder of the starting point, and a sentence on the sizes that the recipe asks otherwise for."""
     asked, found = resolved.config.encoder, start.model.config.encoder
     free = {"drop_rate", "attention_drop_rate", "preset"}
     other = [
-        f"encoder.{name} is {getattr(found, name)} (the recipe says {getattr(asked, name)})"
+        f"encoder.{name} is {getattr(found, name, None)} (the recipe says {getattr(asked, name)})"
         for name in type(asked).model_fields
         if name not in free
-        and getattr(found, name) != getattr(asked, name)
+        and getattr(found, name, None) != getattr(asked, name)
         and resolved.sources.get(f"encoder.{name}", "default") != "default"
     ]
     if not other:

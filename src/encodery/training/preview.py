@@ -18,6 +18,7 @@ from encodery.data.ledger import Ledger
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
+from encodery.encoders.kinds import with_dropout
 from encodery.heads.readouts import DocumentReadout
 from encodery.objectives.cross_entropy import IGNORED
 from encodery.objectives.masked import Masked
@@ -126,7 +127,7 @@ def _objective(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer) -> Any:
 def _quiet(recipe: Recipe) -> Recipe:
     """No dropout, a small batch, a rate that suits the width: what a model learns by heart best with."""
     rate = 1e-3 * min(4.0, max(0.25, (256 / recipe.encoder.width) ** 0.5))
-    encoder = recipe.encoder.model_copy(update={"drop_rate": 0.0, "attention_drop_rate": 0.0})
+    encoder = with_dropout(recipe.encoder, 0.0, 0.0)
     objective = recipe.objective
     if isinstance(objective, SupervisedConfig):
         objective = objective.model_copy(update={"drop_rate": 0.0, "label_smoothing": 0.0})

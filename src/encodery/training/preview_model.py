@@ -10,6 +10,7 @@ import torch
 
 from encodery.config import Resolved
 from encodery.data.packing import rounded_budget
+from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
 from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count
@@ -50,7 +51,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         return [own]
     first = recipe.pretrain
     update = {
-        "encoder": recipe.encoder.model_copy(update={"drop_rate": first.drop_rate}),
+        "encoder": with_dropout(recipe.encoder, first.drop_rate),
         "objective": first.objective,
         "training": first.training,
         "pretrain": None,
@@ -152,25 +153,22 @@ def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig) -> tuple[i
 def training_bytes(
     model: Model, training: TrainingConfig, positions: int, length: int, mask_share: float
 ) -> dict[str, int]:
-    """Rough bytes of training in float32 with P = `positions`, T = `length`, width D, inner width I, heads H.
+    """Rough bytes of training in float32 with P = `positions`.
 
         weights      4 per parameter
         gradients    4 per parameter
         optimizer    8 per parameter (AdamW's two moments), 4 for the matrices that Muon trains
-        activations  4 * P * (L * (10 D + 2 I + 2 H T) + 6 D): per block two norms, q k v, mixed and projected
-                     vectors, two sums (10 D), both sides of the activation (2 I), attention scores and shares
-                     (2 H T); plus for masked words 4 * 3 * (share * P) * V for logits, their shares and gradient
+        activations  4 * P * what the encoder keeps for each position (its `memory`); plus for masked words
+                     4 * 3 * (share * P) * V for logits, their shares and gradient
 
     bf16 halves the activations of the blocks but not of the logits.
     """
-    config = model.config.encoder
     total = count(model)
     matrices = 0
     if training.optim.kind == "muon":
         matrices = sum(p.numel() for p in model.encoder.blocks.parameters() if p.dim() >= 2)
-    per_block = 10 * config.width + 2 * config.inner_width + 2 * config.heads * length
-    activations = 4 * positions * (config.depth * per_block + 6 * config.width)
-    logits = int(12 * mask_share * positions * model.frontend.words.num_embeddings)
+    activations = int(4 * positions * model.encoder.memory(length)[0])
+    logits = int(12 * mask_share * positions * model.frontend.vocab_size)
     return {
         "weights": 4 * total,
         "gradients": 4 * total,
@@ -180,7 +178,5 @@ def training_bytes(
 
 
 def inference_bytes(model: Model, positions: int, length: int) -> dict[str, int]:
-    """Rough bytes of use: 4 per parameter, and the widest moment of one block, 4 * P * (6 D + 2 I + 2 H T)."""
-    config = model.config.encoder
-    per_block = 6 * config.width + 2 * config.inner_width + 2 * config.heads * length
-    return {"weights": 4 * count(model), "activations": 4 * positions * per_block}
+    """Rough bytes of use: 4 per parameter, and the widest moment of one block."""
+    return {"weights": 4 * count(model), "activations": int(4 * positions * model.encoder.memory(length)[1])}

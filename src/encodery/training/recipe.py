@@ -9,7 +9,8 @@ from pydantic import Field
 from encodery.config import Config
 from encodery.data.sources import DataConfig, SourceConfig
 from encodery.data.tokenizers import TokenizerConfig
-from encodery.encoders.transformer import TransformerConfig
+from encodery.encoders.kinds import EncoderConfig
+from encodery.encoders.options import TransformerConfig
 from encodery.evaluation.results import EvaluationConfig
 from encodery.frontends.text import TextConfig
 from encodery.objectives.masked import MaskedConfig
@@ -56,7 +57,7 @@ class Recipe(Config):
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     frontend: TextConfig = TextConfig()
-    encoder: TransformerConfig = TransformerConfig()
+    encoder: EncoderConfig = TransformerConfig()
     pretrain: PretrainConfig | None = None
     """A stage of pretraining before the objective below; none when left out."""
     objective: ObjectiveConfig

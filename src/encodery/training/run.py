@@ -28,6 +28,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
+from encodery.encoders.kinds import with_dropout
 from encodery.errors import ConfigError, Interrupted
 from encodery.evaluation.card import render_card
 from encodery.evaluation.evaluate import masked_loss
@@ -127,9 +128,7 @@ class Run:
         if start is not None:
             # Sizes come from the weights; dropout is a matter of this run.
             fixed = start.model.config.encoder
-            encoder = fixed.model_copy(
-                update={"drop_rate": encoder.drop_rate, "attention_drop_rate": encoder.attention_drop_rate}
-            )
+            encoder = with_dropout(fixed, encoder.drop_rate, getattr(encoder, "attention_drop_rate", None))
         frontend = recipe.frontend.model_copy(update={"vocab_size": tokenizer.vocab_size})
         model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout)).initialise(seed)
         if start is not None:
@@ -138,7 +137,7 @@ class Run:
 
     def start_words(self, model: Model, store: TokenStore, seed: int) -> None:
         """Embeddings from co-occurrence counts, output bias from token counts: seconds that save minutes."""
-        counts = store.counts(model.frontend.words.num_embeddings)
+        counts = store.counts(model.frontend.vocab_size)
         with torch.no_grad():
             if isinstance(model.readout, WordReadout):
                 model.readout.bias.copy_(log_unigram(counts))
@@ -203,7 +202,7 @@ class Run:
             found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             self.pretrain_seconds = float(found.get("seconds") or 0.0)
             return Trained.load(folder)
-        encoder = self.recipe.encoder.model_copy(update={"drop_rate": pretrain.drop_rate})
+        encoder = with_dropout(self.recipe.encoder, pretrain.drop_rate)
         recipe = self.recipe.model_copy(
             update={
                 "name": f"{self.recipe.name}-pretrained",

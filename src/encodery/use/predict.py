@@ -54,7 +54,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        return self.trained.model.frontend.words.weight.device
+        return self.trained.model.device
 
     def predict(self, texts: Iterable[Text], *, top: int | None = None) -> list[dict[str, Any]]:
         """One answer a text, in order; see `stream`."""

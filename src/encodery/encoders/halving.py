@@ -1,0 +1,56 @@
+"""Documents of half the length: neighbouring vectors averaged in pairs, and spread again (Funnel-Transformer).
+
+Dai et al. 2020, section 2.2. The first vector of a document stays alone, so that a [CLS] token keeps its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from encodery.batch import Layout, layout_of
+from encodery.bricks.pooling import sum_by_owner
+
+ROUNDED_TO = 16
+"""Rows of a halved layout are a multiple of this long, so that few shapes are seen."""
+
+
+def halved(x_PD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """(P, D) -> vectors of the halved documents and their layout."""
+    shorter = _halved_layout(layout)
+    owner = _owners(layout, shorter)
+    total = sum_by_owner(x_PD, owner, shorter.positions)
+    number = sum_by_owner(torch.ones_like(x_PD[:, :1]), owner, shorter.positions).clamp_min(1)
+    return (total / number).to(x_PD.dtype), shorter
+
+
+def spread(x_QD: Tensor, layout: Layout, times: int) -> Tensor:
+    """Vectors of documents that were halved `times` times, back to every position of the first `layout`: (P, D).
+    Padding gets zeros."""
+    steps = [layout]
+    for _ in range(times):
+        steps.append(_halved_layout(steps[-1]))
+    for longer, shorter in zip(reversed(steps[:-1]), reversed(steps[1:])):
+        with_zero = torch.cat([x_QD.new_zeros(1, x_QD.shape[1]), x_QD])
+        x_QD = with_zero[_owners(longer, shorter) + 1]
+    return x_QD
+
+
+def _halved_layout(layout: Layout) -> Layout:
+    """Rows keep their documents; made once a step and kept on the layout."""
+    if "halved" not in layout.masks:
+        rows: list[list[int]] = [[] for _ in range(layout.rows)]
+        for start, length in zip(layout.starts.tolist(), layout.lengths.tolist()):
+            rows[start // layout.length].append(1 + length // 2)
+        longest = max(ROUNDED_TO, *(sum(row) for row in rows))
+        with torch.inference_mode(False):
+            made = layout_of(rows, -(-longest // ROUNDED_TO) * ROUNDED_TO)
+            layout.masks["halved"] = made.to(layout.document.device)
+    return layout.masks["halved"]
+
+
+def _owners(layout: Layout, shorter: Layout) -> Tensor:
+    """The position in `shorter` that each position of `layout` becomes part of, -1 for padding: (P,)."""
+    starts = torch.cat([shorter.starts, shorter.starts.new_zeros(1)])
+    place = starts[layout.document] + (layout.position + 1) // 2
+    return torch.where(layout.document >= 0, place, -1)
