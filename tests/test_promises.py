@@ -59,7 +59,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"score": "additive", "positions": "none", "kv_heads": 2},
     {"mlp_kernel": 3},
     {"mlp_kernel": 5, "activation": "swiglu", "norm_place": "post"},
-    {"experts": 4},
+    {"experts": 3},
     {"experts": 3, "experts_per_token": 1, "activation": "geglu"},
     {"distinct_blocks": 1, "depth": 3},
     {"halve_after": [1], "depth": 3},

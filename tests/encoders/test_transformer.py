@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from conftest import batch_of, documents_of, tiny_config, tiny_model
 from encodery.batch import layout_of
-from encodery.encoders.patterns import Pattern, allowed_pairs
 from encodery.encoders.attention import Pass
+from encodery.encoders.patterns import Pattern, allowed_pairs
 from encodery.encoders.transformer import TransformerConfig
 from encodery.model import Model, cost_table, count, load_matching
 
