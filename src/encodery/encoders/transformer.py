@@ -177,12 +177,12 @@ class Transformer(nn.Module):
         for layer in range(config.depth):
             block = self.blocks[layer * config.blocks // config.depth]
             x_PD = block(x_PD, run, layer, in_last if layer == last else None)
-            if watch is not None:
-                watch.keep(x_PD, run.layout)
             if layer + 1 in config.halve_after:
                 full = full or (x_PD, layout)
                 x_PD, shorter = halved(x_PD, run.layout)
                 run = self._pass(shorter, x_PD.dtype, watch, run.balance)
+            if watch is not None:
+                watch.keep(x_PD, run.layout)
         if full is not None:
             x_PD = full[0] + spread(x_PD, layout, len(config.halve_after))
         if at is not None and in_last is None:

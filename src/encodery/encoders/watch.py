@@ -15,7 +15,7 @@ class Watch:
     """Handed to an encoder's forward pass, it is filled block by block. Without one nothing is kept and nothing is
     slower; with one, attention is computed in the plain way, since the fast kernels never hold their weights.
 
-    `hidden`     what goes into the first block and what comes out of each: (P, D)
+    `hidden`     what goes into each block, and what comes out of the last: (P, D)
     `weights`    for each block and each document the attention weights (H, n, n), before dropout
     `sizes`      for each block the length (L2) of the vectors that attention and feed-forward add and of their sum with
                  what went in, by name, (P,) each
