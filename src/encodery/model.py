@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
@@ -14,17 +12,10 @@ from encodery.config import Config
 from encodery.encoders.kinds import EncoderConfig, make_encoder
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.watch import Watch
-from encodery.frontends.text import TextConfig, TextFrontend
-from encodery.heads.readouts import (
-    DocumentReadout,
-    DocumentReadoutConfig,
-    VectorReadout,
-    VectorReadoutConfig,
-    WordReadout,
-    WordReadoutConfig,
-)
-
-ReadoutConfig = Annotated[WordReadoutConfig | DocumentReadoutConfig | VectorReadoutConfig, Field(discriminator="kind")]
+from encodery.frontends.options import TextConfig
+from encodery.frontends.text import TextFrontend
+from encodery.heads.options import ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
 
 
 class ModelConfig(Config):

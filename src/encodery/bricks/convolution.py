@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.batch import Layout
-from encodery.bricks.layers import ActivationName, FeedForward
+from encodery.bricks.choices import ActivationName
+from encodery.bricks.layers import FeedForward
 
 
 def with_neighbours(x_PD: Tensor, layout: Layout, kernel: int) -> Tensor:

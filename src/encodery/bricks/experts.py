@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encodery.bricks.layers import ActivationName, FeedForward
+from encodery.bricks.choices import ActivationName
+from encodery.bricks.layers import FeedForward
 from encodery.bricks.products import Linear
 
 ROUNDED_TO = 64
@@ -41,8 +42,8 @@ class Experts(nn.Module):
         found_PD = torch.zeros_like(x_PD, dtype=torch.float32)
         for number, expert in enumerate(self.experts):
             token, rank = torch.nonzero((best.indices == number) & real_P[:, None], as_tuple=True)
-            missing = -len(token) % ROUNDED_TO
-            answer = expert(F.pad(x_PD[token], (0, 0, 0, missing)))[: len(token)]
+            missing = -token.shape[0] % ROUNDED_TO
+            answer = expert(F.pad(x_PD[token], (0, 0, 0, missing)))[: token.shape[0]]
             found_PD = found_PD.index_add(0, token, answer.float() * weight_PC[token, rank, None])
         return found_PD.to(x_PD.dtype), self._balance(score_PE, best.indices[:, 0], real_P)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encodery.bricks.choices import ActivationName, NormName, is_gated
 from encodery.bricks.dropout import dropout
 from encodery.bricks.products import Linear
-
-NormName = Literal["layernorm", "rmsnorm", "batchnorm"]
-ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "geglu", "geglu_tanh", "swiglu"]
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -31,11 +28,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "geglu_tanh": _gelu_tanh,
     "swiglu": F.silu,
 }
-
-
-def is_gated(activation: ActivationName) -> bool:
-    """Whether one half of the inner vector decides how much of the other passes."""
-    return activation in ("geglu", "geglu_tanh", "swiglu")
 
 
 def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool = True) -> nn.Module:

@@ -21,7 +21,7 @@ from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, OnceBias, deberta_bucket, disentangled_scores
 from encodery.encoders.kernels import attend
 from encodery.encoders.options import TransformerConfig
-from encodery.encoders.patterns import Pattern
+from encodery.encoders.pattern_rules import Pattern
 from encodery.encoders.scores import Score, attend_by_scores, dot_score
 from encodery.encoders.watch import Watch
 
@@ -81,7 +81,7 @@ class Attention(nn.Module):
         angles = run.angles if far else run.near_angles
         qkv = self.qkv(x_PD)
         if self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
-            qkv_P3HK = qkv.view(len(x_PD), 3, self.heads, self.key_width)
+            qkv_P3HK = qkv.view(x_PD.shape[0], 3, self.heads, self.key_width)
             mixed_PD = attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
         else:
             mixed_PD = self._general(qkv, run, pattern, angles, drop_rate)
@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
     def _general(self, qkv: Tensor, run: Pass, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
         """All options, brought to the form that the kernels know where that can be done."""
-        P = len(qkv)
+        P = qkv.shape[0]
         q, k, v = qkv.split(self.sizes, dim=-1)
         q = q.view(P, self.heads, self.key_width)
         k = k.view(P, self.kv_heads, self.key_width)

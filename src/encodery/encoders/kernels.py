@@ -19,7 +19,8 @@ from encodery.batch import Layout
 from encodery.bricks.dropout import dropout, dropout_mask
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.relative import OnceBias
-from encodery.encoders.patterns import Pattern, attention_bias, block_bias, pair_bias
+from encodery.encoders.pattern_rules import Pattern
+from encodery.encoders.patterns import attention_bias, block_bias, pair_bias
 from encodery.encoders.sparse import attend_blocks
 
 # In bf16 on a processor with avx512_bf16 whole score matrices took half the time of PyTorch's fused kernel, or less, at
@@ -41,6 +42,8 @@ def attend(
 ) -> Tensor:
     """Turn queries and keys by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
     given = (qkv_P3HK, layout, pattern, angles, drop_rate, distance_bias)
+    if layout.traced:
+        return attend_plainly(*given)
     if pattern.local and 4 * pattern.grain <= layout.length:
         plain_window = pattern.name == "window" and not pattern.global_tokens
         return attend_windows(*given) if plain_window else attend_sparsely(*given)

@@ -6,14 +6,21 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from encodery.bricks.layers import ActivationName, NormName, is_gated
+from encodery.bricks.choices import ActivationName, NormName, is_gated
 from encodery.config import Config
-from encodery.encoders.patterns import Pattern, PatternName
+from encodery.encoders.pattern_rules import Pattern, PatternName
 
 PositionsName = Literal[
     "none", "sinusoidal", "learned", "random", "rotary", "alibi", "relative", "disentangled", "grid", "rotary_grid"
 ]
 TURNING = ("rotary", "rotary_grid")
+
+
+def unfitting_heads(width: int, heads: int) -> str:
+    """Why the width cannot be divided among the heads, and the nearest number of heads that can be."""
+    fitting = [number for number in range(1, width + 1) if width % number == 0]
+    near = min(fitting, key=lambda number: abs(number - heads))
+    return f"width {width} is not a multiple of heads {heads}; heads {near} fit"
 
 
 class TransformerConfig(Config):
@@ -156,12 +163,7 @@ class TransformerConfig(Config):
         """Combinations that cannot be, each with the nearest thing that works."""
         found: list[str] = []
         if self.head_width is None and self.width % self.heads:
-            fitting = [n for n in range(1, self.width + 1) if self.width % n == 0]
-            near = min(fitting, key=lambda n: abs(n - self.heads))
-            found.append(
-                f"width {self.width} is not a multiple of heads {self.heads}; heads {near} fit, or set head_width"
-            )
-            return found
+            return [unfitting_heads(self.width, self.heads) + ", or set head_width"]
         if self.kv_heads is not None and self.heads % self.kv_heads:
             found.append(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.positions in TURNING and self.turned_width % (4 if self.positions == "rotary_grid" else 2):

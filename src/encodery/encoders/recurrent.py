@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from encodery.batch import Layout, States
+from encodery.bricks.choices import NormName
 from encodery.bricks.dropout import dropout
-from encodery.bricks.layers import NormName, initialise, make_norm
+from encodery.bricks.layers import initialise, make_norm
 from encodery.bricks.products import Linear
 from encodery.config import Config
 from encodery.encoders.watch import Watch

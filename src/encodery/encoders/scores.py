@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from encodery.batch import Layout
 from encodery.bricks.dropout import dropout
 from encodery.bricks.relative import OnceBias
-from encodery.encoders.patterns import Pattern, attention_bias, pair_bias
+from encodery.encoders.pattern_rules import Pattern
+from encodery.encoders.patterns import attention_bias, pair_bias
 
 Score = Callable[[Tensor, Tensor, int], Tensor]
 """Queries (..., H, Q, K), keys (..., H, T, K) and the place of the first query among the keys -> (..., H, Q, T)."""
@@ -46,7 +47,7 @@ def attend_by_scores(
 ) -> Tensor:
     """softmax(score) v inside each document, (P, H * K). The attention weights of each document, (H, n, n), are added
     to `weights` when that list is given."""
-    if layout.length <= ROWS_UP_TO:
+    if layout.traced or layout.length <= ROWS_UP_TO:
         q, k, v = (x.view(layout.rows, layout.length, *x.shape[1:]).transpose(1, 2) for x in (q_PHK, k_PHK, v_PHK))
         share_BHTT = torch.softmax(score(q, k, 0) + attention_bias(layout, pattern, q.dtype), dim=-1)
         if weights is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from encodery.batch import Layout
 from encodery.bricks.dropout import dropout
 from encodery.bricks.relative import OnceBias
-from encodery.encoders.patterns import Pattern
+from encodery.encoders.pattern_rules import Pattern
 
 
 @dataclass(frozen=True)

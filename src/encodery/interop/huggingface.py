@@ -22,8 +22,8 @@ from encodery.bundle import check_fit
 from encodery.data.tokenizers import Tokenizer
 from encodery.encoders.transformer import TransformerConfig
 from encodery.errors import WeightsError
-from encodery.frontends.text import TextConfig
-from encodery.heads.readouts import VectorReadoutConfig, WordReadoutConfig
+from encodery.frontends.options import TextConfig
+from encodery.heads.options import VectorReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig
 from encodery.trained import Task, Trained
 

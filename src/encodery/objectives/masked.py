@@ -13,7 +13,7 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.config import Config
 from encodery.data.tokenizers import Tokenizer
-from encodery.heads.readouts import WordReadoutConfig
+from encodery.heads.options import WordReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 
 

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from encodery.batch import Batch, Output
-from encodery.bricks.pooling import PoolingName
+from encodery.bricks.choices import PoolingName
 from encodery.config import Config, Count
-from encodery.heads.readouts import DocumentReadoutConfig
+from encodery.heads.options import DocumentReadoutConfig
 from encodery.objectives.masked import Loss
 
 

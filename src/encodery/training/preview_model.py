@@ -12,7 +12,7 @@ from encodery.config import Resolved
 from encodery.data.packing import rounded_budget
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
-from encodery.heads.readouts import DocumentReadoutConfig, WordReadoutConfig
+from encodery.heads.options import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
@@ -166,7 +166,8 @@ def training_bytes(
     total = count(model)
     matrices = 0
     if training.optim.kind == "muon":
-        matrices = sum(p.numel() for p in model.encoder.blocks.parameters() if p.dim() >= 2)
+        inside = [parameter for block in model.encoder.blocks for parameter in block.parameters()]
+        matrices = sum(parameter.numel() for parameter in inside if parameter.dim() >= 2)
     activations = int(4 * positions * model.encoder.memory(length)[0])
     logits = int(12 * mask_share * positions * model.frontend.vocab_size)
     return {

@@ -12,7 +12,7 @@ from encodery.data.tokenizers import TokenizerConfig
 from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.evaluation.results import EvaluationConfig
-from encodery.frontends.text import TextConfig
+from encodery.frontends.options import TextConfig
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.training.loop import TrainingConfig
