@@ -44,6 +44,9 @@ class Layout:
     `document` (P,) numbers the document of every position, -1 for padding. `position` (P,) counts from 0 inside
     each document. `starts` and `lengths` (N,) are the flat start and the length of each document. `grid` (P, 2), for
     pictures, is the row and the column of a position.
+
+    A `traced` layout is one that a tracer reads (interop/onnx): each row holds one document from its beginning on, and
+    what is done must follow from the shapes alone, never from the numbers.
     """
 
     rows: int
@@ -53,6 +56,7 @@ class Layout:
     starts: Tensor
     lengths: Tensor
     grid: Tensor | None = None
+    traced: bool = False
     # Attention masks and blocks of this layout, one per pattern: every layer of a step asks for the same few.
     masks: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 

@@ -29,7 +29,8 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x W^T + b` in the type of autocast; each gradient has the type of its parameter."""
-    if x.device.type != "cpu" or _onednn is None:
+    # A tracer writes down PyTorch's own operator, which every runtime knows.
+    if x.device.type != "cpu" or _onednn is None or torch.jit.is_tracing():
         return F.linear(x, weight, bias)
     dtype = compute_dtype(x)
     with torch.autocast("cpu", enabled=False):
