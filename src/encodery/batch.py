@@ -14,11 +14,13 @@ only where no document fits any more.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def layout_of(rows: list[list[int]], length: int) -> Layout:
 
     `rows` holds, for each row, the lengths of its documents. The sum of a row must not exceed `length`.
     """
+    import torch  # only here: a Sample is made and read without it
+
     document = np.full(len(rows) * length, -1, dtype=np.int64)
     position = np.zeros(len(rows) * length, dtype=np.int64)
     starts, lengths = [], []

@@ -6,6 +6,8 @@ Replacing: the new files are written to a hidden folder inside, synced, and that
 `.incoming`: from this moment the new model counts. Then its files move out one by one, the manifest last. A
 reader looks into `.incoming` first, so that it finds one whole model at every moment, also after a kill in
 between. Other files of the folder (checkpoints, journal) are not touched.
+
+Weights are tensors of torch, or numpy arrays; for these torch is never imported.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
 
 from encodery.durable import (
     Content,
@@ -52,7 +54,7 @@ class BundleFiles:
     """What a model folder holds, checked and read."""
 
     config: dict[str, Any]
-    weights: dict[str, Tensor]
+    weights: dict[str, Any]
     tokenizer_json: str | None
     metrics: dict[str, Any]
 
@@ -61,12 +63,13 @@ def write_bundle(
     folder: Path,
     *,
     config: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Any],
     tokenizer_json: str | None,
     card: str,
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write a model folder, or replace the model in one; other files in it stay.
+    """Write a model folder, or replace the model in one; other files in it stay. All weights are tensors of torch, or
+    all are numpy arrays.
 
     Raises WeightsError when the disk is full or fails: a model that was there before is still there, whole.
     """
@@ -74,7 +77,7 @@ def write_bundle(
         raise ValueError("'format' is the name under which config.json says its own version")
     contents: dict[str, Content] = {
         config_name: _json_text({"format": format_version, **config}),
-        weights_name: save(separate(weights), metadata={"format": "pt"}),
+        weights_name: _packed(weights),
         card_name: card.encode(),
         metrics_name: _json_text(metrics),
     }
@@ -100,6 +103,16 @@ def write_bundle(
         ) from error
 
 
+def _packed(weights: Mapping[str, Any]) -> bytes:
+    """The bytes of a safetensors file; the same file whoever made the tensors."""
+    said = {"format": "pt"}
+    if all(isinstance(value, np.ndarray) for value in weights.values()):
+        return safetensors.numpy.save(dict(weights), metadata=said)
+    from safetensors.torch import save  # only here: a model folder is written and read without torch, too
+
+    return save(separate(weights), metadata=said)
+
+
 def _json_text(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -123,11 +136,14 @@ def _finish(folder: Path) -> None:
     shutil.rmtree(incoming)
 
 
-def read_bundle(folder: Path, *, known_keys: Collection[str] | None = None) -> BundleFiles:
+def read_bundle(
+    folder: Path, *, known_keys: Collection[str] | None = None, tensors: Literal["pt", "np"] = "pt"
+) -> BundleFiles:
     """Read a model folder, every file checked against the manifest (the card may be edited).
 
-    `known_keys`: the names that may stand at the top of config.json. Raises WeightsError that says which file
-    is missing, cut off or altered, or that the folder comes from a newer version.
+    `known_keys`: the names that may stand at the top of config.json. `tensors`: weights as tensors of torch (pt) or as
+    numpy arrays (np). Raises WeightsError that says which file is missing, cut off or altered, or that the folder comes
+    from a newer version.
     """
     manifest = _manifest_of(folder)
     files = manifest["files"]
@@ -149,7 +165,8 @@ def read_bundle(folder: Path, *, known_keys: Collection[str] | None = None) -> B
             fix="it may come from a newer version: pip install -U encodery",
         )
     try:
-        weights = load_file(places[weights_name])
+        with safe_open(places[weights_name], framework=tensors) as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise WeightsError(f"{places[weights_name]}: not a safetensors file ({error})", fix=restore) from None
     text = places[tokenizer_name].read_text(encoding="utf-8") if tokenizer_name in files else None
@@ -202,13 +219,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_fit(expected: Mapping[str, Sequence[int]], found: Mapping[str, Tensor | Sequence[int]]) -> None:
-    """Compare the tensors a model has with those of a file, by name and shape.
+def check_fit(expected: Mapping[str, Sequence[int]], found: Mapping[str, Any]) -> None:
+    """Compare the tensors a model has with those of a file (or their shapes), by name and shape.
 
     Raises WeightsError that lists what is missing, what is unexpected and what has another shape, at most ten
     of each.
     """
-    shapes: dict[str, Shape] = {n: tuple(t.shape if isinstance(t, Tensor) else t) for n, t in found.items()}
+    shapes: dict[str, Shape] = {n: tuple(getattr(t, "shape", t)) for n, t in found.items()}
     wanted: dict[str, Shape] = {name: tuple(shape) for name, shape in expected.items()}
     missing = [f"{name} {list(shape)}" for name, shape in wanted.items() if name not in shapes]
     unexpected = [f"{name} {list(shape)}" for name, shape in shapes.items() if name not in wanted]
