@@ -72,7 +72,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
     encoder = {"width": 32, "depth": 2, "max_length": 64, "drop_rate": 0.0, **changes}
     if encoder.get("kind", "transformer") == "transformer":
         encoder = {"heads": 4, "mlp_width": 48, **encoder}
-    else:
+    elif encoder["kind"] == "recurrent":
         encoder = {key: value for key, value in encoder.items() if key not in ("heads", "positions")}
     return ModelConfig.model_validate({"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout})
 

@@ -34,6 +34,16 @@ SHAPES: list[dict[str, Any]] = [
         [("relu", True), ("gelu", True), ("silu", False), ("geglu", True), ("swiglu", False)],
     )
 ]
+HIERARCHICAL: list[dict[str, Any]] = [
+    {"kind": "hierarchical", "style": "han", "segment": 4},
+    {"kind": "hierarchical", "style": "han", "segment": 5, "words": "recurrent", "segments": "recurrent"},
+    {"kind": "hierarchical", "style": "han", "segment": 4, "words": "recurrent", "cell": "lstm", "segment_depth": 2},
+    {"kind": "hierarchical", "style": "han", "segment": 7, "segments": "recurrent", "positions": "relative"},
+    {"kind": "hierarchical", "segment": 4, "cross_every": 1},
+    {"kind": "hierarchical", "segment": 4, "cross_every": 2, "depth": 3, "positions": "alibi", "norm": "rmsnorm"},
+    {"kind": "hierarchical", "segment": 6, "positions": "relative", "activation": "swiglu"},
+    {"kind": "hierarchical", "segment": 5, "cross_every": 1, "positions": "none"},
+]
 OPTIONS: list[dict[str, Any]] = [
     {"pattern": "dilated", "window": 2, "dilation": 3},
     {"pattern": "block", "block": 4},
@@ -68,6 +78,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"kind": "recurrent"},
     {"kind": "recurrent", "cell": "gru", "directions": "forward", "hidden_width": 20},
     {"kind": "recurrent", "cell": "rnn", "residual": False, "norm": "rmsnorm"},
+    *HIERARCHICAL,
 ]
 ENCODERS = [{**pattern, "positions": positions} for pattern, positions in product(PATTERNS, POSITIONS)]
 ENCODERS += SHAPES + OPTIONS
@@ -188,7 +199,9 @@ def labelled(batch: Batch, classes: int) -> Batch:
 
 @pytest.mark.parametrize("kernel", ["attend_plainly", "attend_fused", "attend_rows", "attend_documents"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("encoder", [ENCODERS[3], ENCODERS[7], ENCODERS[8], ENCODERS[14], SHAPES[5]], ids=named)
+@pytest.mark.parametrize(
+    "encoder", [*(ENCODERS[number] for number in (3, 7, 8, 14)), SHAPES[5], HIERARCHICAL[0], HIERARCHICAL[4]], ids=named
+)
 def test_padding_never_gives_nan(
     encoder: dict[str, Any], dtype: torch.dtype, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

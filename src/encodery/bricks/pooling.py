@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
-
-PoolingName = Literal["first", "mean", "max", "attention"]
+from encodery.bricks.choices import PoolingName
+from encodery.bricks.products import Linear
 
 
 def sum_by_document(x_PD: Tensor, layout: Layout) -> Tensor:
@@ -28,14 +26,16 @@ class Pooling(nn.Module):
     """States (P, D) -> one vector a document (N, D), in float32.
 
     `first` takes the vector of the first token, `mean` the average, `max` the largest value of each channel, and
-    `attention` an average weighted by a learned score (Yang et al. 2016, HAN, equations 5 to 7, without its
-    hidden layer).
+    `attention` an average weighted by a learned score (Yang et al. 2016, HAN, equations 5 to 7). With `hidden` the
+    score is read from a hidden layer with tanh, as there; without, from the vector itself.
     """
 
-    def __init__(self, name: PoolingName, width: int) -> None:
+    def __init__(self, name: PoolingName, width: int, *, hidden: bool = False) -> None:
         super().__init__()
         self.name = name
-        self.score = nn.Linear(width, 1) if name == "attention" else None
+        self.hidden = Linear(width, width) if hidden and name == "attention" else None
+        # A softmax does not see what is added to all of its scores: the bias is for old weights alone.
+        self.score = nn.Linear(width, 1, bias=not hidden) if name == "attention" else None
 
     def forward(self, states: States) -> Tensor:
         x_PD, layout = states.vectors, states.layout
@@ -48,7 +48,8 @@ class Pooling(nn.Module):
             lowest = torch.full((layout.documents + 1, x_PD.shape[1]), -torch.inf, device=x_PD.device)
             return lowest.scatter_reduce(0, index, x_PD.float(), "amax")[1:]
         assert self.score is not None
-        score_P = self.score(x_PD).float().squeeze(-1)
+        told_PD = x_PD if self.hidden is None else torch.tanh(self.hidden(x_PD)).float()
+        score_P = self.score(told_PD).float().squeeze(-1)
         # Softmax inside each document. Each takes off its own largest score: that of the batch would let a
         # neighbour with large scores push all of this document's weights to zero.
         index = layout.document + 1

@@ -12,7 +12,7 @@ from encodery.batch import Layout, layout_of
 from encodery.bricks.pooling import sum_by_owner
 
 ROUNDED_TO = 16
-"""Rows of a halved layout are a multiple of this long, so that few shapes are seen."""
+"""Rows of a shortened layout are a multiple of this long, so that few shapes are seen."""
 
 
 def halved(x_PD: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
@@ -37,16 +37,20 @@ def spread(x_QD: Tensor, layout: Layout, times: int) -> Tensor:
 
 
 def _halved_layout(layout: Layout) -> Layout:
-    """Rows keep their documents; made once a step and kept on the layout."""
+    """Made once a step and kept on the layout."""
     if "halved" not in layout.masks:
-        rows: list[list[int]] = [[] for _ in range(layout.rows)]
-        for start, length in zip(layout.starts.tolist(), layout.lengths.tolist()):
-            rows[start // layout.length].append(1 + length // 2)
-        longest = max(ROUNDED_TO, *(sum(row) for row in rows))
-        with torch.inference_mode(False):
-            made = layout_of(rows, -(-longest // ROUNDED_TO) * ROUNDED_TO)
-            layout.masks["halved"] = made.to(layout.document.device)
+        layout.masks["halved"] = shortened(layout, 1 + layout.lengths // 2)
     return layout.masks["halved"]
+
+
+def shortened(layout: Layout, lengths: Tensor) -> Layout:
+    """The same rows of the same documents, which have other `lengths` (N,) now."""
+    rows: list[list[int]] = [[] for _ in range(layout.rows)]
+    for start, length in zip(layout.starts.tolist(), lengths.tolist()):
+        rows[start // layout.length].append(length)
+    longest = max(ROUNDED_TO, *(sum(row) for row in rows))
+    with torch.inference_mode(False):  # a layout made while scoring may serve a training step later
+        return layout_of(rows, -(-longest // ROUNDED_TO) * ROUNDED_TO).to(layout.document.device)
 
 
 def _owners(layout: Layout, shorter: Layout) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Protocol
 
 import torch
@@ -9,18 +10,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import States
+from encodery.encoders.hierarchical import HierarchicalAttention, HierarchicalTransformer, make_hierarchical
+from encodery.encoders.hierarchical_options import HierarchicalConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.recurrent import Recurrent, RecurrentConfig
 from encodery.encoders.transformer import Transformer
 from encodery.encoders.watch import Watch
 
-EncoderConfig = Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[TransformerConfig | RecurrentConfig | HierarchicalConfig, Field(discriminator="kind")]
 
 
 class Encoder(Protocol):
-    """States -> States. `blocks` are its layers, in order: what is trained at rates of its own and compiled."""
+    """States -> States."""
 
-    blocks: nn.ModuleList
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """Its layers, in the order of their use: what is trained at rates of its own and compiled. What else it has
+        belongs to the layers that it was made after."""
+        ...
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights from the generator."""
@@ -47,8 +54,12 @@ def with_dropout(config: EncoderConfig, drop_rate: float, attention_drop_rate: f
     return config.model_copy(update=fitting)
 
 
-def make_encoder(config: EncoderConfig, input_width: int) -> Transformer | Recurrent:
+def make_encoder(
+    config: EncoderConfig, input_width: int
+) -> Transformer | Recurrent | HierarchicalAttention | HierarchicalTransformer:
     """The encoder of a config, without weights of its own yet, for vectors of `input_width` numbers."""
+    if isinstance(config, HierarchicalConfig):
+        return make_hierarchical(config, input_width)
     if isinstance(config, RecurrentConfig):
         return Recurrent(config, input_width)
     return Transformer(config, input_width)

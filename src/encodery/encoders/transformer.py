@@ -167,8 +167,8 @@ class Transformer(nn.Module):
         """All positions, or with `at` (M,) only these: vectors (M, D). The last block then works for them alone, which
         spares masked-word training most of its cost: 85 % of the vectors would be thrown away."""
         config, layout = self.config, states.layout
-        x_PD = self._entered(states.vectors, layout)
-        run = self._pass(layout, compute_dtype(x_PD), watch)
+        x_PD = self.entered(states.vectors, layout)
+        run = self.begin(layout, compute_dtype(x_PD), watch)
         if watch is not None:
             watch.keep(x_PD, layout)
         last = config.depth - 1
@@ -180,7 +180,7 @@ class Transformer(nn.Module):
             if layer + 1 in config.halve_after:
                 full = full or (x_PD, layout)
                 x_PD, shorter = halved(x_PD, run.layout)
-                run = self._pass(shorter, x_PD.dtype, watch, run.balance)
+                run = self.begin(shorter, x_PD.dtype, watch, run.balance)
             if watch is not None:
                 watch.keep(x_PD, run.layout)
         if full is not None:
@@ -228,7 +228,8 @@ class Transformer(nn.Module):
         alone = config.mlp_kernel == 1 and not config.halve_after and config.norm != "batchnorm"
         return alone and config.depth > 0
 
-    def _entered(self, x_PD: Tensor, layout: Layout) -> Tensor:
+    def entered(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """What goes into the first block: vectors with their positions, normed and as wide as the blocks, (P, D)."""
         config = self.config
         if config.positions == "grid":
             assert self.positions is not None and layout.grid is not None, "grid positions need rows and columns"
@@ -243,9 +244,10 @@ class Transformer(nn.Module):
         x_PD = dropout(x_PD.to(compute_dtype(x_PD)), config.drop_rate, self.training)
         return x_PD if self.widen is None else self.widen(x_PD)
 
-    def _pass(
+    def begin(
         self, layout: Layout, dtype: torch.dtype, watch: Watch | None, balance: list[Tensor] | None = None
     ) -> Pass:
+        """What the blocks share on their way through this layout."""
         angles: Angles | None = None
         near_angles: Angles | None = None
         if self.rotary is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ class OptimConfig(Config):
     """The rate of each layer is this times the rate of the layer above it (fine-tuning); 1: all alike."""
 
 
-TABLES = ("frontend", "encoder.positions", "encoder.distance")
+TABLES = re.compile(r"frontend|encoder\.(\w+\.)?(positions|distance)")
 """Embeddings of words and positions: their rows are learned one by one, so they are not pulled towards 0."""
 
 
@@ -68,14 +69,18 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
     (Jordan 2024; Liu et al. 2025, "Muon is Scalable for LLM Training"). Every parameter is in exactly one group.
     """
     groups: dict[tuple[str, bool, float], list[Tensor]] = {}
+    blocks: Iterable[nn.Module] = getattr(getattr(model, "encoder", None), "blocks", [])
+    block_of = {id(parameter): number for number, block in enumerate(blocks) for parameter in block.parameters()}
+    passed = 0  # blocks that come before the parameter
     for name, parameter in model.named_parameters():
+        number = block_of.get(id(parameter))
+        passed = passed if number is None else max(passed, number + 1)
         if not parameter.requires_grad:
             continue
-        inside = name.startswith("encoder.blocks.")
         matrix = parameter.dim() >= 2
-        which = "muon" if config.kind == "muon" and inside and matrix else "adamw"
-        decays = matrix and not name.startswith(TABLES)
-        share = config.layer_decay ** _layers_above(name, depth)
+        which = "muon" if config.kind == "muon" and number is not None and matrix else "adamw"
+        decays = matrix and not TABLES.match(name)
+        share = config.layer_decay ** _layers_above(name, number, passed, depth)
         groups.setdefault((which, decays, share), []).append(parameter)
     built: list[torch.optim.Optimizer] = []
     for which in ("muon", "adamw"):
@@ -91,13 +96,14 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
     return Optimizers(built, config)
 
 
-def _layers_above(name: str, depth: int) -> int:
-    """How many layers lie between a parameter and the readout."""
+def _layers_above(name: str, number: int | None, passed: int, depth: int) -> int:
+    """How many layers lie between a parameter and the readout. `number` is that of its block; what stands outside of
+    the blocks counts as the part that follows the last one `passed`."""
     if name.startswith("readout"):
         return 0
-    if name.startswith("encoder.blocks."):
-        return depth - int(name.split(".")[2])
-    return depth + 1 if not name.startswith("encoder.output_norm") else 1
+    if number is not None:
+        return depth - number
+    return depth + 1 - (passed if name.startswith("encoder") else 0)
 
 
 class Optimizers:

@@ -128,7 +128,7 @@ class Predictor:
         """Batches of a tokenised store, in order."""
         maker = self.trained.maker()
         budget = rounded_budget(self.batch_tokens, maker.max_length)
-        lengths = sample_lengths(store, maker.max_length, maker.long)
+        lengths = sample_lengths(store, maker.max_length, maker.long, maker.around)
         if lengths.sum() < budget:
             # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
             maker = replace(maker, max_length=min(maker.max_length, int(lengths.max(initial=4))))
@@ -146,7 +146,7 @@ class Predictor:
         def add(batch: Batch) -> None:
             states = model.encode(batch.to(device))
             lengths = states.layout.lengths.cpu().numpy()
-            np.add.at(total, batch.uids, pooling(states).cpu().numpy() * lengths[:, None])
+            np.add.at(total, batch.uids, pooling(states.summary or states).cpu().numpy() * lengths[:, None])
             np.add.at(weight, batch.uids, lengths)
 
         autocast = torch.autocast(device.type, self.autocast, enabled=self.autocast != torch.float32)

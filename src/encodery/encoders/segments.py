@@ -1,0 +1,66 @@
+"""Long documents cut into segments: runs of tokens counted from the start of the document, one position for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from encodery.batch import Layout
+from encodery.encoders.halving import shortened
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A batch whose documents are cut into S segments, seen at two levels.
+
+    `words` is the layout of the tokens with every segment as a document of its own: positions count from 0 in each
+    segment, `starts` and `lengths` (S,) are those of the segments. `layout` has one position for each segment, Q with
+    its padding, and the documents that the batch has. `place` (S,) is where each segment stands in it, `owner` (P,)
+    the place of each token's segment, -1 for padding.
+    """
+
+    words: Layout
+    layout: Layout
+    place: Tensor
+    owner: Tensor
+
+    def placed(self, x_SD: Tensor) -> Tensor:
+        """One vector for each segment, in order, to where the segments stand: (S, D) -> (Q, D). Padding gets zeros."""
+        return x_SD.new_zeros(self.layout.positions, x_SD.shape[1]).index_copy(0, self.place, x_SD)
+
+    def spread(self, x_QD: Tensor) -> Tensor:
+        """The vector of its segment for each token: (Q, D) -> (P, D). Padding gets zeros."""
+        return torch.cat([x_QD.new_zeros(1, x_QD.shape[1]), x_QD])[self.owner + 1]
+
+
+def cut(layout: Layout, size: int) -> Segments:
+    """Cut every document into runs of `size` tokens, the last one shorter. A document's segments depend on nothing but
+    its length. Made once a step and kept on the layout."""
+    key = ("segments", size)
+    if key not in layout.masks:
+        with torch.inference_mode(False):
+            layout.masks[key] = _cut(layout, size)
+    return layout.masks[key]
+
+
+def _cut(layout: Layout, size: int) -> Segments:
+    counts = (layout.lengths + (size - 1)) // size
+    total = int(counts.sum())
+    document = torch.repeat_interleave(counts, output_size=total)  # of each segment
+    first = torch.cumsum(counts, 0) - counts
+    within = torch.arange(total, device=counts.device) - first[document]
+    number = torch.cat([first, first.new_zeros(1)])[layout.document] + layout.position // size
+    number = torch.where(layout.document >= 0, number, -1)
+    words = replace(
+        layout,
+        document=number,
+        position=layout.position % size,
+        starts=layout.starts[document] + within * size,
+        lengths=(layout.lengths[document] - within * size).clamp_max(size),
+        masks={},
+    )
+    above = shortened(layout, counts)
+    place = above.starts[document] + within
+    return Segments(words, above, place, torch.cat([place, place.new_full((1,), -1)])[number])
