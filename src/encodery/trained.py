@@ -50,7 +50,7 @@ class Trained:
         longest = self.model.config.encoder.max_length
         if self.task.max_tokens is not None:
             longest = min(longest, self.task.max_tokens)
-        return SampleMaker(self.tokenizer.cls_id, self.tokenizer.sep_id, longest, self.task.long)
+        return SampleMaker.framed(self.tokenizer.frame, longest, self.task.long)
 
     def save(self, folder: Path, *, card: str, metrics: dict[str, Any]) -> None:
         """Write the model folder: config.json, model.safetensors, tokenizer.json, card.md, metrics.json."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from encodery.data.frames import Frame
 from encodery.data.loader import StoredWindows, StreamedWindows, Windows
 from encodery.data.samples import LongPolicy
 from encodery.data.sources import DataConfig, Labels, Ledger, Row, Split, fingerprint, read_rows
@@ -149,15 +150,17 @@ def training_text(
     return TrainingText(known, streamed, 0)
 
 
-def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy) -> np.ndarray:
-    """Tokens of each row once it is framed and cut to size, its windows added up: (rows,)."""
+def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy, frame: Frame | None = None) -> np.ndarray:
+    """Tokens of each row once it is framed (as in BERT when nothing is said) and cut to size, its windows added up:
+    (rows,)."""
     lengths = np.diff(store.starts)
+    single, pair = (2, 3) if frame is None else (frame.single_size, frame.pair_size)
     if store.paired:
-        return np.minimum(lengths[0::2] + lengths[1::2] + 3, max_length)
-    room = max_length - 2
+        return np.minimum(lengths[0::2] + lengths[1::2] + pair, max_length)
+    room = max_length - single
     windows = np.maximum(1, -(-lengths // room)) if long == "split" else 1
     kept = lengths if long == "split" else np.minimum(lengths, room)
-    return kept + 2 * windows
+    return kept + single * windows
 
 
 def length_facts(store: TokenStore, max_length: int, long: LongPolicy) -> dict[str, Any]:

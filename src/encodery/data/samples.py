@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from encodery.batch import Sample
+from encodery.data.frames import Frame
 
 LongPolicy = Literal["split", "cut"]
 
@@ -35,18 +36,33 @@ class LengthCounts:
 class SampleMaker:
     """Turns token ids into samples of at most `max_length` positions.
 
-    A single text becomes `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with segment 1 from b on. A text that
-    is too long is split into full windows and a rest (`long: split`) or loses its end (`cut`). A pair that
-    is too long loses the end of its longer text, token by token, as in BERT; it is never split.
+    A single text becomes `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with segment 1 from b on, unless `frame`
+    says what stands around texts instead (`SampleMaker.framed`). A text that is too long is split into full windows
+    and a rest (`long: split`) or loses its end (`cut`). A pair that is too long loses the end of its longer text, token
+    by token, as in BERT; it is never split.
     """
 
-    cls_id: int
-    sep_id: int
+    cls_id: int | None
+    sep_id: int | None
     max_length: int
     long: LongPolicy = "split"
+    frame: Frame | None = None
+
+    @classmethod
+    def framed(cls, frame: Frame, max_length: int, long: LongPolicy = "split") -> SampleMaker:
+        """With the special tokens that `frame` names."""
+        return cls(None, None, max_length, long, frame)
+
+    @property
+    def around(self) -> Frame:
+        """What stands around texts."""
+        if self.frame is not None:
+            return self.frame
+        assert self.cls_id is not None and self.sep_id is not None, "a frame, or the ids of its two tokens"
+        return Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
 
     def single(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, counts: LengthCounts) -> list[Sample]:
-        room = self.max_length - 2
+        room = self.max_length - self.around.single_size
         counts.rows += 1
         total = ids.size
         if total <= room:
@@ -69,7 +85,8 @@ class SampleMaker:
         uid: int,
         counts: LengthCounts,
     ) -> list[Sample]:
-        room = self.max_length - 3
+        frame = self.around
+        room = self.max_length - frame.pair_size
         a, b = first[0].size, second[0].size
         counts.rows += 1
         counts.windows += 1
@@ -80,23 +97,24 @@ class SampleMaker:
             short = min(a, b, max(room // 2, room - max(a, b)))
             a, b = (short, room - short) if a < b else (room - short, short)
         counts.kept_tokens += a + b
-        head = self._framed(first[0][:a], first[1][:a], uid, 0)
-        tail = self._framed(second[0][:b], second[1][:b], uid, 0)
-        return [
-            Sample(
-                ids=np.concatenate([head.ids, tail.ids[1:]]),
-                starts_word=np.concatenate([head.starts_word, tail.starts_word[1:]]),
-                segment=np.concatenate([head.segment, tail.segment[1:] + 1]),
-                uid=uid,
-            )
-        ]
+        parts = [frame.before, first[0][:a], frame.between, second[0][:b], frame.after]
+        ids = np.concatenate([np.asarray(part, dtype=np.int64) for part in parts])
+        starts_word = np.ones(ids.size, dtype=bool)
+        begin = len(frame.before) + a + len(frame.between)
+        starts_word[len(frame.before) : len(frame.before) + a] = first[1][:a]
+        starts_word[begin : begin + b] = second[1][:b]
+        segment = np.zeros(ids.size, dtype=np.int64)
+        segment[begin:] = frame.second
+        return [Sample(ids, starts_word, segment, uid)]
 
     def _framed(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int) -> Sample:
-        framed = np.empty(ids.size + 2, dtype=np.int64)
-        framed[0], framed[1:-1], framed[-1] = self.cls_id, ids, self.sep_id
-        starts = np.ones(ids.size + 2, dtype=bool)
-        starts[1:-1] = starts_word
-        return Sample(framed, starts, np.zeros(framed.size, dtype=np.int64), uid, part)
+        frame = self.around
+        begin, end = len(frame.before), len(frame.before) + ids.size
+        whole = np.empty(ids.size + frame.single_size, dtype=np.int64)
+        whole[:begin], whole[begin:end], whole[end:] = frame.before, ids, frame.after
+        starts = np.ones(whole.size, dtype=bool)
+        starts[begin:end] = starts_word
+        return Sample(whole, starts, np.zeros(whole.size, dtype=np.int64), uid, part)
 
 
 def split_pieces(total: int, room: int) -> list[tuple[int, int]]:

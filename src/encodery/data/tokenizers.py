@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
+from encodery.data.frames import Frame, frame_of
 from encodery.data.tokenizer_training import (
     HfTokenizer,
     TokenizerConfig,
@@ -67,6 +68,7 @@ class Tokenizer:
 
     As in that library, the name of a special token written in a text (`[MASK]`) is read as that token.
     Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
+    `facts["special"]` may name the token of a role ({"cls": "<|begin|>"}), or say None: this tokenizer has none.
     """
 
     def __init__(self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
@@ -74,8 +76,11 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         self._facts = dict(facts or {})
-        found = {role: _first(inner, names) for role, names in _NAMES.items()}
-        missing = [role for role, number in found.items() if number is None and role != "unk"]
+        said: dict[str, str | None] = self._facts.get("special", {})
+        named = {role: (token,) if token is not None else () for role, token in said.items()}
+        found = {role: _first(inner, names) for role, names in {**_NAMES, **named}.items()}
+        optional = {"unk", *(role for role, token in said.items() if token is None)}
+        missing = [role for role, number in found.items() if number is None and role not in optional]
         if missing:
             raise DataError(
                 f"{where} has no {' and no '.join(missing)} token",
@@ -84,6 +89,7 @@ class Tokenizer:
             )
         self._special = {role: number for role, number in found.items() if number is not None}
         self._blank, self._unspaced = _tables(inner)
+        self._frame: Frame | None = None
 
     @classmethod
     def load(cls, path: Path | str, facts: dict[str, Any] | None = None) -> Tokenizer:
@@ -162,15 +168,38 @@ class Tokenizer:
 
     @property
     def cls_id(self) -> int:
-        return self._special["cls"]
+        return self._id_of("cls")
 
     @property
     def sep_id(self) -> int:
-        return self._special["sep"]
+        return self._id_of("sep")
 
     @property
     def mask_id(self) -> int:
-        return self._special["mask"]
+        return self._id_of("mask")
+
+    def _id_of(self, role: str) -> int:
+        if role not in self._special:
+            raise DataError(
+                f"this tokenizer has no {role} token",
+                fix="its model was made without one: use it for vectors, or train a tokenizer of your own",
+            )
+        return self._special[role]
+
+    @property
+    def special(self) -> dict[str, str]:
+        """The special tokens by role (pad, unk, cls, sep, mask), as the file spells them."""
+        return {role: self.token(number) for role, number in self._special.items()}
+
+    @property
+    def frame(self) -> Frame:
+        """What its file puts around texts; `[CLS] a [SEP] b [SEP]` where the file says nothing."""
+        if self._frame is None:
+            found = frame_of(self._inner)
+            if found is None:
+                found = Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
+            self._frame = found
+        return self._frame
 
     @property
     def special_ids(self) -> tuple[int, ...]:
@@ -222,6 +251,39 @@ class Tokenizer:
             text = piece.decode("latin-1") if isinstance(piece, bytes) else piece
             found[number] = "".join(text.split()), not self._unspaced[number]
         return found
+
+    def written(self) -> list[str | None]:
+        """Per id: the token as a text has it, with a space before it where it begins a word; None for tokens that are
+        no text, like [SEP]. Bytes that are part of a character are lone surrogates. Where the vocabulary does not
+        say which tokens begin a word, all of them do."""
+        found: list[str | None] = [None] * self.vocab_size
+        for number, piece in _pieces(self._inner):
+            found[number] = piece if isinstance(piece, str) else piece.decode("utf-8", "surrogateescape")
+        if any(text is not None and len(text) > 1 and text[0] == " " for text in found):
+            return found
+        prefix = json.loads(self._inner.to_str())["model"].get("continuing_subword_prefix")
+        for number, text in enumerate(found):
+            goes_on = bool(prefix) and self.token(number).startswith(prefix) if text is not None else True
+            if text is not None and not goes_on and not self._unspaced[number]:
+                found[number] = f" {text}"
+        return found
+
+    def words(self) -> list[str | None]:
+        """Per id: the word or sign that the token is when it stands alone; None for what only goes on a word, for white
+        space, for parts of a character and for tokens that are no text."""
+        found: list[str | None] = []
+        for number, text in enumerate(self.written()):
+            begins = text is not None and (text[:1] == " " or self._unspaced[number] or not text[:1].isalpha())
+            word = text.strip() if begins and text is not None else ""
+            found.append(word if word.isprintable() and word else None)
+        return found
+
+    def normaliser(self) -> Callable[[str], str]:
+        """How a word is changed before it is cut: lower-cased, without accents, or not at all."""
+        normalizer = self._inner.normalizer
+        if normalizer is None:
+            return str
+        return lambda word: normalizer.normalize_str(word).replace("▁", " ").strip()
 
     def _run(self, block: list[str]) -> list[Any]:
         try:

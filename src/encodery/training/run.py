@@ -188,7 +188,7 @@ class Run:
 
     def loader(self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig) -> Loader:
         """Batches of a held store, in order: for scoring."""
-        maker = SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, self.recipe.data.long)
+        maker = SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long)
         budget = rounded_budget(training.batch_tokens, self.max_length)
         return Loader(StoredWindows(store, seed=None), maker, budget, tokenizer.pad_id, 0, False)
 
@@ -340,7 +340,7 @@ class Run:
             )
         loader = Loader(
             text.windows(seed),
-            SampleMaker(tokenizer.cls_id, tokenizer.sep_id, self.max_length, self.recipe.data.long),
+            SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long),
             rounded_budget(training.batch_tokens, self.max_length),
             tokenizer.pad_id,
             seed,
