@@ -83,8 +83,21 @@ def deberta_bucket(distance: Tensor, buckets: int, reach: int) -> Tensor:
         return distance.clamp(-buckets, buckets - 1)
     middle = buckets // 2
     size = torch.where(distance.abs() < middle, middle - 1, distance.abs())
-    growing = torch.ceil(torch.log(size / middle) / math.log((reach - 1) / middle) * (middle - 1)) + middle
+    # The logarithm of the reach in float32 as well: at the edge of a bucket the last bit decides.
+    whole = torch.log(torch.tensor((reach - 1) / middle, device=distance.device))
+    growing = torch.ceil(torch.log(size / middle) / whole * (middle - 1)) + middle
     return torch.where(size <= middle, distance, (growing * distance.sign()).long()).clamp(-buckets, buckets - 1)
+
+
+class LogBuckets(nn.Module):
+    """Distances -> the numbers of their vectors among `Distances`, 0 to 2 * buckets - 1."""
+
+    def __init__(self, buckets: int, reach: int) -> None:
+        super().__init__()
+        self.buckets, self.reach = buckets, reach
+
+    def forward(self, distance: Tensor) -> Tensor:
+        return deberta_bucket(distance, self.buckets, self.reach) + self.buckets
 
 
 class Distances(nn.Module):

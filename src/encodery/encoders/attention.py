@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from encodery.batch import Layout
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.products import Linear, linear
-from encodery.bricks.relative import AdditiveScore, OnceBias, deberta_bucket, disentangled_scores
+from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
 from encodery.encoders.kernels import attend
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.pattern_rules import Pattern
@@ -67,6 +67,7 @@ class Attention(nn.Module):
         self.additive = AdditiveScore(self.heads, self.key_width) if config.score == "additive" else None
         self.position_keys: nn.Module | None = None
         self.position_queries: nn.Module | None = None
+        self.buckets = LogBuckets(config.relative_buckets, config.relative_reach)
         if config.positions == "disentangled" and not config.share_position_keys:
             if "content_position" in config.disentangled:
                 self.position_keys = Linear(config.width, sizes[0])
@@ -156,10 +157,8 @@ class Attention(nn.Module):
 
         def score(q: Tensor, k: Tensor, first: int) -> Tensor:
             place = torch.arange(k.shape[-2], device=k.device)
-            distance_QT = place[first : first + q.shape[-2], None] - place[None, :]
-            bucket = deberta_bucket(distance_QT, config.relative_buckets, config.relative_reach)
-            bucket = bucket + config.relative_buckets
-            return (q @ k.transpose(-1, -2) + disentangled_scores(q, k, as_keys, as_queries, bucket)) / scale
+            bucket_QT = self.buckets(place[first : first + q.shape[-2], None] - place[None, :])
+            return (q @ k.transpose(-1, -2) + disentangled_scores(q, k, as_keys, as_queries, bucket_QT)) / scale
 
         return score
 

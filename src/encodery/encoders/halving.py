@@ -5,6 +5,8 @@ Dai et al. 2020, section 2.2. The first vector of a document stays alone, so tha
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -39,18 +41,26 @@ def spread(x_QD: Tensor, layout: Layout, times: int) -> Tensor:
 def _halved_layout(layout: Layout) -> Layout:
     """Made once a step and kept on the layout."""
     if "halved" not in layout.masks:
-        layout.masks["halved"] = shortened(layout, 1 + layout.lengths // 2)
+        layout.masks["halved"] = shortened(layout, 1 + layout.lengths // 2, 1 + layout.length // 2)
     return layout.masks["halved"]
 
 
-def shortened(layout: Layout, lengths: Tensor) -> Layout:
-    """The same rows of the same documents, which have other `lengths` (N,) now."""
+def shortened(layout: Layout, lengths: Tensor, longest: int) -> Layout:
+    """The same rows of the same documents, which have other `lengths` (N,) now, up to `longest`."""
+    if layout.traced:
+        row, place = torch.arange(layout.rows)[:, None], torch.arange(longest)
+        there = place < lengths[:, None]
+        document, position = torch.where(there, row, -1).flatten(), torch.where(there, place, 0).flatten()
+        starts = row[:, 0] * longest
+        return replace(
+            layout, length=longest, document=document, position=position, starts=starts, lengths=lengths, masks={}
+        )
     rows: list[list[int]] = [[] for _ in range(layout.rows)]
     for start, length in zip(layout.starts.tolist(), lengths.tolist()):
         rows[start // layout.length].append(length)
-    longest = max(ROUNDED_TO, *(sum(row) for row in rows))
+    fullest = max(ROUNDED_TO, *(sum(row) for row in rows))
     with torch.inference_mode(False):  # a layout made while scoring may serve a training step later
-        return layout_of(rows, -(-longest // ROUNDED_TO) * ROUNDED_TO).to(layout.document.device)
+        return layout_of(rows, -(-fullest // ROUNDED_TO) * ROUNDED_TO).to(layout.document.device)
 
 
 def _owners(layout: Layout, shorter: Layout) -> Tensor:

@@ -123,7 +123,7 @@ class HierarchicalTransformer(nn.Module):
         parts = cut(layout, config.segment)
         x_PD = self.words.entered(states.vectors, parts.words)
         starts_S = parts.words.starts
-        x_PD = x_PD.index_add(0, starts_S, self.lead.to(x_PD.dtype).expand(len(starts_S), -1))
+        x_PD = x_PD.index_add(0, starts_S, self.lead.to(x_PD.dtype).expand(starts_S.shape[0], -1))
         inside = self.words.begin(parts.words, x_PD.dtype, watch)
         across = self.segments.begin(parts.layout, x_PD.dtype, watch)
         if watch is not None:

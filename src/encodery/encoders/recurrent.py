@@ -100,6 +100,12 @@ class Reading:
 
     def __init__(self, layout: Layout) -> None:
         self.positions = layout.positions
+        self.traced = layout.traced
+        if self.traced:  # ONNX wants no order, and counts by shapes alone
+            place = torch.arange(layout.length)
+            self.lengths, self.there = layout.lengths, place < layout.lengths[:, None]
+            self.flat = (layout.starts[:, None] + place)[self.there]
+            return
         order = torch.argsort(layout.lengths, descending=True, stable=True)
         self.lengths = layout.lengths[order].cpu()
         starts = layout.starts[order]
@@ -112,13 +118,13 @@ class Reading:
         """Vectors of every position (P, states); padding gets zeros."""
         width = cell.hidden_size * (2 if cell.bidirectional else 1)
         result = x_PD.new_zeros(self.positions, width, dtype=torch.float32)
-        if not len(self.lengths):
+        if not self.traced and not len(self.lengths):
             return result.to(x_PD.dtype)
         padded = x_PD.new_zeros(*self.there.shape, x_PD.shape[1], dtype=torch.float32)
         padded[self.there] = x_PD[self.flat].float()
         # The steps of a recurrence are many small products in a row: float32 is as fast there, and safer.
         with torch.autocast(x_PD.device.type, enabled=False):
-            packed = pack_padded_sequence(padded, self.lengths, batch_first=True)
+            packed = pack_padded_sequence(padded, self.lengths, batch_first=True, enforce_sorted=not self.traced)
             found = cell(packed)[0]
         assert isinstance(found, PackedSequence)
         vectors, _ = pad_packed_sequence(found, batch_first=True, total_length=self.there.shape[1])

@@ -47,10 +47,10 @@ def cut(layout: Layout, size: int) -> Segments:
 
 def _cut(layout: Layout, size: int) -> Segments:
     counts = (layout.lengths + (size - 1)) // size
-    total = int(counts.sum())
-    document = torch.repeat_interleave(counts, output_size=total)  # of each segment
+    most = (layout.length + (size - 1)) // size
+    # Of each segment, in order: its document and its number there.
+    document, within = torch.nonzero(torch.arange(most, device=counts.device) < counts[:, None], as_tuple=True)
     first = torch.cumsum(counts, 0) - counts
-    within = torch.arange(total, device=counts.device) - first[document]
     number = torch.cat([first, first.new_zeros(1)])[layout.document] + layout.position // size
     number = torch.where(layout.document >= 0, number, -1)
     words = replace(
@@ -61,6 +61,6 @@ def _cut(layout: Layout, size: int) -> Segments:
         lengths=(layout.lengths[document] - within * size).clamp_max(size),
         masks={},
     )
-    above = shortened(layout, counts)
+    above = shortened(layout, counts, most)
     place = above.starts[document] + within
     return Segments(words, above, place, torch.cat([place, place.new_full((1,), -1)])[number])
