@@ -151,6 +151,8 @@ class TransformerConfig(Config):
     """Dropout on the attention weights."""
     depth_drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth (Huang et al. 2016): share of the documents that skip a branch of the last block while learning;
+    distance_norm: bool = True
+    """For disentangled: whether the vectors of the distances pass a norm (DeBERTa-v2 and later)."""
     earlier blocks skip in proportion to their place."""
 
     @model_validator(mode="after")

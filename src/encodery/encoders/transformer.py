@@ -142,7 +142,8 @@ class Transformer(nn.Module):
         elif config.positions == "relative":
             self.distance_bias = RelativeBuckets(config.heads, config.relative_buckets, config.relative_reach)
         elif config.positions == "disentangled":
-            self.distances = Distances(config.width, config.relative_buckets, norm=self._norm(config.width))
+            norm = self._norm(config.width) if config.distance_norm else nn.Identity()
+            self.distances = Distances(config.width, config.relative_buckets, norm=norm)
         self.input_norm = self._norm(entering) if config.input_norm else nn.Identity()
         self.widen = Linear(entering, config.width) if entering != config.width else None
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.blocks))
