@@ -1,7 +1,7 @@
-"""How time and memory grow: python bench/speed/curves.py [documents length width tokenizer].
+"""How time and memory grow: python bench/speed/curves.py [documents length windows dilated ...].
 
 documents: tokenising, packing and memory from 1,000 to 1,000,000 documents. length: a training step for each token,
-from 128 to 16,384 tokens a document, with full attention and with sliding windows. width: the same from 64 to 768
+from 128 to 16,384 tokens a document, with full attention and with each local pattern. width: the same from 64 to 768
 numbers a vector. tokenizer: training on 1 GB of text. Every point is measured in a process of its own, which is
 what its peak memory is of. Writes CURVES.md, curves.json and curves.png beside this file.
 """
@@ -25,8 +25,9 @@ HERE = Path(__file__).parent
 WORK = Path("runs/speed").resolve()
 SIZES: dict[str, list[int]] = {
     "documents": [1_000, 10_000, 100_000, 1_000_000],
-    "length": [128, 256, 512, 1024, 2048, 4096, 8192, 16384],
-    "windows": [128, 256, 512, 1024, 2048, 4096, 8192, 16384],
+    **{
+        part: [128 << doubling for doubling in range(8)] for part in ("length", "windows", "dilated", "block", "random")
+    },
     "width": [64, 128, 256, 512, 768],
     "tokenizer": [100, 1000],
 }
@@ -129,6 +130,9 @@ PARTS: dict[str, Callable[[int], Point]] = {
     "documents": documents,
     "length": lambda size: step(size),
     "windows": lambda size: step(size, pattern="window", window=64),
+    "dilated": lambda size: step(size, pattern="dilated", window=32, dilation=4, global_tokens=1),
+    "block": lambda size: step(size, pattern="block", block=128),
+    "random": lambda size: step(size, pattern="random", window=64, block=64, random_blocks=2, global_tokens=1),
     "width": lambda size: step(128, width=size),
     "tokenizer": tokenizer,
 }
@@ -157,7 +161,13 @@ PANELS: list[tuple[str, str, str, dict[str, str | None]]] = [
         "µs for each token, 2 layers of 256",
         "tokens of a document",
         "us a token",
-        {"length": "full attention", "windows": "windows of 64 to either side"},
+        {
+            "length": "full attention",
+            "windows": "window: 64 to either side",
+            "dilated": "dilated: 32 steps of 4, a global token",
+            "block": "block: 128",
+            "random": "random: window of 64, 2 blocks, a global token",
+        },
     ),
     ("µs for each token, 2 layers", "width", "us a token", {"width": None}),
     ("peak memory of the data's road, MB", "documents", "peak MB", {"documents": None}),
