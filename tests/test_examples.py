@@ -20,6 +20,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "05_train.py": (["2s"], ["majority +accuracy 0", r"pretrained encoder +accuracy [01]", r"report: .*report\.html"]),
     "06_measure.py": ([], [r"majority: accuracy 0\.", "beyond chance: yes", "probabilities are off by"]),
     "07_use.py": ([], [r"^\w+ \([01]\.\d\d\)", "nearest of 300 texts: .*", "model.safetensors", r"^accuracy [01]\."]),
+    "08_encoder_from_bricks.py": ([], [r"by frequency costs \d\.\d\d nats a token, this encoder \d\.\d\d"]),
 }
 
 
@@ -41,6 +42,10 @@ def test_example_runs_and_says_what_it_promises(
     printed = capsys.readouterr().out
     for pattern in promised:
         assert re.search(pattern, printed, re.MULTILINE), f"{name} did not print {pattern!r} but:\n{printed}"
+    if name == "08_encoder_from_bricks.py":
+        # On paragraphs it has not learned from: what frequencies alone cannot tell.
+        entropy, loss = map(float, re.findall(r"\d\.\d\d", printed))
+        assert loss < entropy - 0.5
 
 
 def test_pretraining_example_learns(
@@ -60,3 +65,4 @@ def test_every_example_is_run_and_short() -> None:
     assert found == sorted(CASES)
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in EXAMPLES.glob("*.py")}
     assert not {name: count for name, count in lines.items() if count > 80}
+    assert lines["08_encoder_from_bricks.py"] < 60
