@@ -306,6 +306,9 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="Write to a file; vectors as a NumPy file (.npy).")
     ] = None,
     precision: Precision = "fp32",
+    prompt: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of the model's prompts, to put before each text.")
+    ] = None,
 ) -> None:
     """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
 
@@ -326,9 +329,9 @@ def predict(
     lines = iter(texts) if texts else _lines(file)
     predictor = load(model, precision=precision)
     if embed and output is not None:
-        counts = write_vectors(predictor, lines, output)
+        counts = write_vectors(predictor, lines, output, prompt=prompt)
     else:
-        counts = write_answers(predictor, lines, output or sys.stdout, top=top, embed=embed)
+        counts = write_answers(predictor, lines, output or sys.stdout, top=top, embed=embed, prompt=prompt)
     # Where answers scroll by, they are progress enough.
     watched = output is not None or not sys.stdout.isatty()
     given, answered = show_counts(_console(stderr=True), counts, watched)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Task:
 
     `center` and `scale` undo the standardisation of numbers; `temperature` divides logits before they become
     probabilities; `paired`, `long` and `max_tokens` (None: what the encoder can hold) say how its samples are made.
+    `prompts` are texts by name that can be put before what is asked; `prompt` names the one that always is.
     """
 
     kind: TaskKind
@@ -35,15 +36,18 @@ class Task:
     paired: bool = False
     long: Literal["split", "cut"] = "split"
     max_tokens: int | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+    prompt: str | None = None
 
 
 @dataclass
 class Trained:
-    """A model with everything needed to use it."""
+    """A model with everything needed to use it. `notes` say what is worth knowing of how it came to be here."""
 
     model: Model
     tokenizer: Tokenizer
     task: Task
+    notes: tuple[str, ...] = ()
 
     def maker(self) -> SampleMaker:
         """How its samples are made: special tokens, longest length, what happens to longer texts."""
@@ -92,7 +96,9 @@ class Trained:
         with torch.device("meta"):
             expected = {name: tuple(value.shape) for name, value in Model(config).state_dict().items()}
         check_fit(expected, {name: tuple(value.shape) for name, value in files.weights.items()})
-        if tokenizer.vocab_size != config.frontend.vocab_size:
+        # Other makers round the rows of the table up; a converted tokenizer says to how many.
+        rows = tokenizer.facts().get("rows", tokenizer.vocab_size)
+        if rows != config.frontend.vocab_size or tokenizer.vocab_size > rows:
             raise WeightsError(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.frontend.vocab_size}",
                 fix="the tokenizer.json is of another model: copy the right one",

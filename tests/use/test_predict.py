@@ -129,3 +129,38 @@ def test_a_file_that_was_not_finished_is_not_there(predictor: Predictor, few_at_
         with pytest.raises(OSError, match="the disk is gone"):
             list(write(predictor, broken(), tmp_path / "x"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_is_put_before_the_texts_by_its_name(tokenizer: Tokenizer) -> None:
+    readout = {"kind": "vector", "dense": [{"outputs": 12, "activation": "tanh"}, {"outputs": 5, "bias": False}]}
+    model = tiny_model(vocab_size=tokenizer.vocab_size, readout=readout)
+    prompts = {"query": "the story ", "plain": ""}
+    found = Predictor(Trained(model, tokenizer, Task("vectors", prompts=prompts)))
+    with_words = found.embed(["the story " + text for text in TEXTS])
+    assert with_words.shape == (23, 5) == (23, found.width)
+    assert np.array_equal(found.embed(TEXTS, prompt="query"), with_words)
+    assert np.array_equal(found.embed(TEXTS, prompt="plain"), found.embed(TEXTS))
+    assert not np.allclose(found.embed(TEXTS), with_words)
+    always = Predictor(Trained(model, tokenizer, Task("vectors", prompts=prompts, prompt="query")))
+    assert np.array_equal(always.embed(TEXTS), with_words)
+    assert np.array_equal(always.embed(TEXTS, prompt=""), found.embed(TEXTS))
+    (line,) = answer_lines(found, [TEXTS[0]], embed=True, prompt="query")
+    np.testing.assert_allclose(line["vector"], with_words[0], atol=1e-6)
+    with pytest.raises(DataError, match="'queri', did you mean 'query'"):
+        found.embed(TEXTS, prompt="queri")
+    with pytest.raises(DataError, match="expected: one of the model's: none"):
+        Predictor(Trained(model, tokenizer, Task("vectors"))).embed(TEXTS, prompt="query")
+    with pytest.raises(DataError, match="trained on pairs"):
+        Predictor(Trained(model, tokenizer, Task("vectors", paired=True, prompts=prompts))).embed(
+            [("a", "b")], prompt="query"
+        )
+
+
+def test_prompts_and_dense_layers_are_saved(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    readout = {"kind": "vector", "pooling": "max", "dense": [{"outputs": 7, "activation": "gelu"}]}
+    model = tiny_model(vocab_size=tokenizer.vocab_size, readout=readout)
+    trained = Trained(model, tokenizer, Task("vectors", prompts={"query": "the "}, prompt="query"))
+    trained.save(tmp_path / "model", card="", metrics={})
+    again = Trained.load(tmp_path / "model")
+    assert again.task == trained.task
+    assert np.array_equal(Predictor(again).embed(TEXTS), Predictor(trained).embed(TEXTS))

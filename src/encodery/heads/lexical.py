@@ -80,7 +80,7 @@ class LexicalScores(nn.Module):
 
     def _distinct(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Every distinct (document, bucket) of a batch, sorted: two (features,) int64."""
-        ids, document = batch.values["ids"], batch.layout.document
+        ids, document = batch.values["ids"], batch.layout.without_branches().document
         keys = self._runs(ids, document, range(1, self.longest + 1))
         if self.letters:
             spelled = self.spelling[ids].to(torch.int64)

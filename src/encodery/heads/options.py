@@ -44,12 +44,25 @@ class DocumentReadoutConfig(Config):
     """With `ngrams`: runs of up to this many letters as well; 0: none."""
 
 
+class DenseConfig(Config):
+    """A linear layer on the pooled vector, with what stands behind it."""
+
+    outputs: int = Field(ge=1, le=65536)
+    """Numbers that come out."""
+    bias: bool = True
+    """Whether it carries a bias."""
+    activation: Literal["none", "tanh", "relu", "gelu", "silu", "sigmoid"] = "none"
+    """Applied to what comes out."""
+
+
 class VectorReadoutConfig(Config):
     """No answer but the document's vector itself, to be compared with others."""
 
     kind: Literal["vector"] = "vector"
     pooling: PoolingName = "mean"
     """first, mean, max or attention."""
+    dense: tuple[DenseConfig, ...] = ()
+    """Linear layers that the pooled vector passes, in order, as in some models of sentence-transformers."""
     normalise: bool = True
     """Whether vectors are scaled to length 1, so that their product is the cosine."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +16,13 @@ from encodery.bricks.products import Linear, linear
 from encodery.frontends.text import TextFrontend
 from encodery.heads.lexical import LexicalScores
 from encodery.heads.options import DocumentReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+
+DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{name: ACTIVATIONS[name] for name in ("relu", "gelu", "silu")},
+    "none": lambda x: x,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
 
 
 class WordReadout(nn.Module):
@@ -90,17 +99,31 @@ class DocumentReadout(nn.Module):
 
 
 class VectorReadout(nn.Module):
-    """States -> the pooled vectors (N, D)."""
+    """States -> one vector a document: pooled, then through the linear layers of `dense`, (N, D) or (N, outputs)."""
 
     def __init__(self, config: VectorReadoutConfig, width: int) -> None:
         super().__init__()
         self.config = config
         self.pooling = Pooling(config.pooling, width)
+        widths = [width, *(layer.outputs for layer in config.dense)]
+        self.width = widths[-1]
+        self.dense = nn.ModuleList(
+            Linear(inputs, layer.outputs, bias=layer.bias) for inputs, layer in zip(widths, config.dense)
+        )
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
 
+    def vectors(self, states: States) -> Tensor:
+        """Before they are scaled to length 1."""
+        x_ND = self.pooling(states.summary or states)
+        # The last steps run in float32: they are tiny, and N changes from batch to batch.
+        with torch.autocast(x_ND.device.type, enabled=False):
+            for layer, config in zip(self.dense, self.config.dense):
+                x_ND = DENSE_ACTIVATIONS[config.activation](layer(x_ND))
+        return x_ND
+
     def forward(self, states: States, batch: Batch) -> Output:
         del batch
-        vectors_ND = self.pooling(states.summary or states)
-        return Output(vectors=F.normalize(vectors_ND, dim=-1) if self.config.normalise else vectors_ND)
+        vectors = self.vectors(states)
+        return Output(vectors=F.normalize(vectors, dim=-1) if self.config.normalise else vectors)

@@ -17,9 +17,14 @@ from encodery.use.predict import Predictor, Text
 
 
 def answer_lines(
-    predictor: Predictor, lines: Iterable[str], *, top: int | None = None, embed: bool = False
+    predictor: Predictor,
+    lines: Iterable[str],
+    *,
+    top: int | None = None,
+    embed: bool = False,
+    prompt: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Answer each line, or with `embed` give its vector.
+    """Answer each line, or with `embed` give its vector; `prompt` as in `Predictor.stream`.
 
     A line without anything to read (empty, blanks, NUL characters), and for a model of pairs one without a tab
     between its two texts, is answered with {"error": "line 3: ..."}, so that answers and lines stay side by side.
@@ -30,16 +35,22 @@ def answer_lines(
     )
     sorted_out = _Lines(lines, predictor.trained.task.paired)
     if embed:
-        vectors = (vector for block in predictor.embed_stream(sorted_out.texts()) for vector in block)
+        vectors = (vector for block in predictor.embed_stream(sorted_out.texts(), prompt=prompt) for vector in block)
         found: Iterator[Any] = ({"vector": [round(float(x), 6) for x in vector]} for vector in vectors)
     else:
-        found = predictor.stream(sorted_out.texts(), top=top)
+        found = predictor.stream(sorted_out.texts(), top=top, prompt=prompt)
     for number, answer in enumerate(sorted_out.beside(found), start=1):
         yield {"error": f"line {number}: {wrong}"} if answer is None else answer
 
 
 def write_answers(
-    predictor: Predictor, lines: Iterable[str], to: Path | TextIO, *, top: int | None = None, embed: bool = False
+    predictor: Predictor,
+    lines: Iterable[str],
+    to: Path | TextIO,
+    *,
+    top: int | None = None,
+    embed: bool = False,
+    prompt: str | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Write each answer as a line of JSON, to a file that is there when it is whole, or as they come to an open one.
 
@@ -48,11 +59,11 @@ def write_answers(
     if isinstance(to, Path):
         with file_beside(to) as out:
             text = io.TextIOWrapper(out, "utf-8")
-            yield from write_answers(predictor, lines, text, top=top, embed=embed)
+            yield from write_answers(predictor, lines, text, top=top, embed=embed, prompt=prompt)
             text.detach()
         return
     given = answered = 0
-    for answer in answer_lines(predictor, lines, top=top, embed=embed):
+    for answer in answer_lines(predictor, lines, top=top, embed=embed, prompt=prompt):
         to.write(json.dumps(answer, ensure_ascii=False) + "\n")
         given, answered = given + 1, answered + ("error" not in answer)
         if given % 1024 == 0:
@@ -60,14 +71,16 @@ def write_answers(
     yield given, answered
 
 
-def write_vectors(predictor: Predictor, lines: Iterable[str], path: Path) -> Iterator[tuple[int, int]]:
+def write_vectors(
+    predictor: Predictor, lines: Iterable[str], path: Path, *, prompt: str | None = None
+) -> Iterator[tuple[int, int]]:
     """Write the vectors of all lines to a NumPy file, (lines, D) float32, a row of NaN for a line without text.
 
     Yields how many lines are written and how many of them have a vector, as it goes on; memory stays flat, and the
     file is there when it is whole.
     """
     sorted_out = _Lines(lines, predictor.trained.task.paired)
-    vectors = (vector for block in predictor.embed_stream(sorted_out.texts()) for vector in block)
+    vectors = (vector for block in predictor.embed_stream(sorted_out.texts(), prompt=prompt) for vector in block)
     nothing = np.full(predictor.width, np.nan, np.float32)
     given = answered = 0
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from encodery.batch import Batch
+from encodery.batch import Batch, States
 from encodery.bricks.inference import PrecisionInUse, can_prepare, prepare_for_use
 from encodery.bricks.memory import keep_memory
 from encodery.bricks.pooling import Pooling
@@ -21,7 +21,7 @@ from encodery.data.loader import Loader, Place, Prefetched, StoredWindows
 from encodery.data.packing import longest_row, rounded_budget
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
-from encodery.errors import DataError, WeightsError
+from encodery.errors import DataError, WeightsError, nearest
 from encodery.evaluation.evaluate import probabilities, row_logits
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
@@ -56,35 +56,44 @@ class Predictor:
     def device(self) -> torch.device:
         return self.trained.model.device
 
-    def predict(self, texts: Iterable[Text], *, top: int | None = None) -> list[dict[str, Any]]:
+    def predict(
+        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None
+    ) -> list[dict[str, Any]]:
         """One answer a text, in order; see `stream`."""
-        return list(self.stream([texts] if isinstance(texts, str) else texts, top=top))
+        return list(self.stream([texts] if isinstance(texts, str) else texts, top=top, prompt=prompt))
 
-    def stream(self, texts: Iterable[Text], *, top: int | None = None) -> Iterator[dict[str, Any]]:
+    def stream(
+        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Answer texts (or pairs of texts) as they come, however many there are.
 
         classify: {"label", "probability", "probabilities": {label: p}} (only the `top` most probable, when given).
-        multilabel: {"labels", "probabilities"}. regress: {"number"}. Raises DataError for what is no text,
-        WeightsError for a model without an answer (one that is only pretrained: use `embed`).
+        multilabel: {"labels", "probabilities"}. regress: {"number"}. `prompt` names one of the model's prompts, which
+        is put before each text; by default the one the model always uses, if any, and "" is none. Raises DataError for
+        what is no text and for an unknown prompt, WeightsError for a model without an answer (one that is only
+        pretrained: use `embed`).
         """
         if self.trained.task.kind in ("masked", "vectors"):
             raise WeightsError(
                 "this model was not trained on labels: it has vectors, but no labels to predict",
                 fix="fine-tune it (start_from: THIS FOLDER), or take its vectors: embed (predict --embed)",
             )
-        for store in self._stores(texts):
+        for store in self._stores(self._prompted(texts, prompt)):
             yield from self._answers(probabilities(self.trained.task, self.logits(store)), top)
 
-    def embed(self, texts: Iterable[Text], *, normalise: bool = True) -> np.ndarray:
+    def embed(self, texts: Iterable[Text], *, normalise: bool = True, prompt: str | None = None) -> np.ndarray:
         """One vector a text, (texts, D) float32, in order; of length 1 when `normalise`. Pooled as the model's readout
-        says if it gives vectors, else the mean over the text."""
-        found = list(self.embed_stream([texts] if isinstance(texts, str) else texts, normalise=normalise))
+        says if it gives vectors, else the mean over the text. `prompt` as in `stream`."""
+        given = [texts] if isinstance(texts, str) else texts
+        found = list(self.embed_stream(given, normalise=normalise, prompt=prompt))
         return np.concatenate(found) if found else np.zeros((0, self.width), np.float32)
 
-    def embed_stream(self, texts: Iterable[Text], *, normalise: bool = True) -> Iterator[np.ndarray]:
+    def embed_stream(
+        self, texts: Iterable[Text], *, normalise: bool = True, prompt: str | None = None
+    ) -> Iterator[np.ndarray]:
         """The vectors of `embed` as they come, (texts, D) for some thousand texts at a time: memory stays flat however
         many there are."""
-        for store in self._stores(texts):
+        for store in self._stores(self._prompted(texts, prompt)):
             vectors = self._vectors(store)
             if normalise:
                 vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -93,7 +102,21 @@ class Predictor:
     @property
     def width(self) -> int:
         """D, numbers of a vector."""
-        return self.trained.model.config.encoder.width
+        readout = self.trained.model.readout
+        return readout.width if isinstance(readout, VectorReadout) else self.trained.model.config.encoder.width
+
+    def _prompted(self, texts: Iterable[Text], prompt: str | None) -> Iterable[Text]:
+        task = self.trained.task
+        name = task.prompt if prompt is None else prompt
+        if not name:
+            return texts
+        if name not in task.prompts:
+            known = ", ".join(task.prompts) or "none"
+            raise DataError(f"prompt {name!r}{nearest(name, task.prompts)}", expected=f"one of the model's: {known}")
+        if task.paired:
+            raise DataError(f"prompt {name!r}", expected="no prompt: this model was trained on pairs of texts")
+        words = task.prompts[name]
+        return (words + text if isinstance(text, str) else text for text in texts)
 
     def logits(self, store: TokenStore) -> np.ndarray:
         """What the readout says of each row of a tokenised store, (rows, C) float32."""
@@ -138,15 +161,20 @@ class Predictor:
     def _vectors(self, store: TokenStore) -> np.ndarray:
         """Windows of a long text are averaged, weighted by their tokens."""
         model = self.model
-        total = np.zeros((store.rows, model.config.encoder.width), dtype=np.float64)
+        total = np.zeros((store.rows, self.width), dtype=np.float64)
         weight = np.zeros(store.rows)
         device = self.device
-        pooling = model.readout.pooling if isinstance(model.readout, VectorReadout) else Pooling("mean", 0)
+        mean = Pooling("mean", 0)
+
+        def pooled(states: States) -> torch.Tensor:
+            if isinstance(model.readout, VectorReadout):
+                return model.readout.vectors(states)
+            return mean(states.summary or states)
 
         def add(batch: Batch) -> None:
             states = model.encode(batch.to(device))
             lengths = states.layout.lengths.cpu().numpy()
-            np.add.at(total, batch.uids, pooling(states.summary or states).cpu().numpy() * lengths[:, None])
+            np.add.at(total, batch.uids, pooled(states).cpu().numpy() * lengths[:, None])
             np.add.at(weight, batch.uids, lengths)
 
         autocast = torch.autocast(device.type, self.autocast, enabled=self.autocast != torch.float32)
