@@ -48,11 +48,11 @@ evaluation: {{compare: []}}
 HEAD = """\
 # Options of the encoder on one task
 
-Made by `python bench/options/run.py`. {tokens} M tokens of masked words on the texts of agnews and some of Wikipedia, then
-one epoch of its labels, from scratch: 3 blocks of 256 numbers, one seed, but for the rows that say otherwise. Same text,
-order, budget and recipe for all; rates were not tuned for any. Loss is that of masked words on validation text, accuracy
-in percent; the interval (95 %, bootstrap) is that of the test rows and does not hold the chance of the seed, for which
-compare the three seeds of the default. Pace is that of pretraining, as a ratio to the default.
+Made by `python bench/options/run.py`. {tokens} M tokens of masked words on the texts of agnews and some of Wikipedia,
+then one epoch of its labels, from scratch: 3 blocks of 256 numbers, one seed, but for the rows that say otherwise. Same
+text, order, budget and recipe for all; rates were not tuned for any. Loss is that of masked words on validation text,
+accuracy in percent; the interval (95 %, bootstrap) is that of the test rows and does not hold the chance of the seed,
+for which compare the three seeds of the default. Pace is that of pretraining, as a ratio to the default.
 
 {date}, {hardware}, {versions}.
 
