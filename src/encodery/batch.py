@@ -29,7 +29,8 @@ class Sample:
 
     `ids` (n,) are token ids with the special tokens in place; `starts_word` (n,) marks the first token of each
     word; `segment` (n,) is 0 for the first text of a pair and 1 for the second. `uid` is stable: it names the
-    row the sample was cut from, `part` counts its windows when a long row was split.
+    row the sample was cut from, `part` counts its windows when a long row was split. `entity` (n,) numbers the entity
+    that a token names, 0 for none; `tree` says where triples were written behind the text.
     """
 
     ids: np.ndarray
@@ -37,6 +38,22 @@ class Sample:
     segment: np.ndarray
     uid: int
     part: int = 0
+    entity: np.ndarray | None = None
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A text (the trunk) with triples written behind it (branches), numpy (n,) each (K-BERT, Liu et al. 2020).
+
+    `position` is soft: the trunk counts as if it stood alone, a branch goes on from the end of its mention. `branch`
+    is 0 in the trunk, else the number of the branch. `mention` numbers the words that branches belong to, at these
+    words and in their branches; 0 elsewhere.
+    """
+
+    position: np.ndarray
+    branch: np.ndarray
+    mention: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,8 @@ class Layout:
 
     `document` (P,) numbers the document of every position, -1 for padding. `position` (P,) counts from 0 inside
     each document. `starts` and `lengths` (N,) are the flat start and the length of each document. `grid` (P, 2), for
-    pictures, is the row and the column of a position.
+    pictures, is the row and the column of a position. `branch` and `mention` (P,) are there where triples are written
+    behind a text: see Tree.
 
     A `traced` layout is one that a tracer reads (interop/onnx): each row holds one document from its beginning on, and
     what is done must follow from the shapes alone, never from the numbers.
@@ -59,6 +77,8 @@ class Layout:
     lengths: Tensor
     grid: Tensor | None = None
     traced: bool = False
+    branch: Tensor | None = None
+    mention: Tensor | None = None
     # Attention masks and blocks of this layout, one per pattern: every layer of a step asks for the same few.
     masks: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -80,9 +100,19 @@ class Layout:
     def to(self, device: torch.device) -> Layout:
         if self.document.device == device:
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("document", "position", "starts", "lengths")}
-        grid = None if self.grid is None else self.grid.to(device)
-        return replace(self, **moved, grid=grid, masks={})
+        names = ("document", "position", "starts", "lengths", "grid", "branch", "mention")
+        given = {name: getattr(self, name) for name in names}
+        moved = {name: None if value is None else value.to(device) for name, value in given.items()}
+        return replace(self, **moved, masks={})
+
+    def without_branches(self) -> Layout:
+        """The documents alone: where triples are written behind them, these become padding."""
+        if self.branch is None:
+            return self
+        document = self.document.masked_fill(self.branch > 0, -1)
+        counts = document.new_zeros(self.documents + 1)
+        lengths = counts.index_add(0, document + 1, document.new_ones(()).expand_as(document))[1:]
+        return replace(self, document=document, lengths=lengths, branch=None, mention=None, masks={})
 
 
 def layout_of(rows: list[list[int]], length: int) -> Layout:
@@ -146,12 +176,14 @@ class States:
 
     `summary` holds the vectors of whole segments where the encoder makes some (hierarchical ones): what is asked of a
     document is then read from these. `balance` is how unevenly experts were used, 1 at best (bricks/experts.py).
+    `entity` (P,) numbers the entity that each position names, 0 for none; None where the data marks no entities.
     """
 
     vectors: Tensor
     layout: Layout
     summary: States | None = None
     balance: Tensor | None = None
+    entity: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -159,10 +191,12 @@ class Output:
     """What a readout gives: `logits` (N, C) or (M, V), and the pooled `vectors` (N, D) they came from.
 
     `parts` are the answers whose weighted sum is `logits`, the encoder's first; empty when there is only one.
-    `balance` comes from the States.
+    `balance` comes from the States. `links` (2 T, E) scores each of E entities as the missing part of T triples: their
+    tails first, then their heads (heads/links.py).
     """
 
     logits: Tensor | None = None
     vectors: Tensor | None = None
     parts: tuple[Tensor, ...] = ()
     balance: Tensor | None = None
+    links: Tensor | None = None

@@ -11,6 +11,7 @@ from encodery.batch import Batch, Output, States
 from encodery.config import Config
 from encodery.encoders.kinds import EncoderConfig, make_encoder
 from encodery.encoders.options import TransformerConfig
+from encodery.encoders.visible_tree import check_reads_trees
 from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig
 from encodery.frontends.text import TextFrontend
@@ -57,12 +58,17 @@ class Model(nn.Module):
 
     def encode(self, batch: Batch, watch: Watch | None = None) -> States:
         """Vectors in context (P, D), before any readout. A `watch` is filled with what the encoder thought."""
-        return self.encoder(self.frontend(batch), watch=watch)
+        return self.encoder(self._entered(batch), watch=watch)
 
     def forward(self, batch: Batch) -> Output:
         # The flat positions of the masked words, `truth["at"]` (M,), are all that the word readout asks for.
         at = batch.truth["at"] if isinstance(self.readout, WordReadout) else None
-        return self.readout(self.encoder(self.frontend(batch), at), batch)
+        return self.readout(self.encoder(self._entered(batch), at), batch)
+
+    def _entered(self, batch: Batch) -> States:
+        if batch.layout.branch is not None:
+            check_reads_trees(self.config.encoder)
+        return self.frontend(batch)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Pooling(nn.Module):
         self.score = nn.Linear(width, 1, bias=not hidden) if name == "attention" else None
 
     def forward(self, states: States) -> Tensor:
-        x_PD, layout = states.vectors, states.layout
+        x_PD, layout = states.vectors, states.layout.without_branches()
         if self.name == "first":
             return x_PD[layout.starts].float()
         if self.name == "mean":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from encodery.batch import Batch, Sample, layout_of
+from encodery.batch import Batch, Layout, Sample, layout_of
 
 ROW_LENGTHS = (64, 128, 256, 512)
 """The shortest row is the first of these that leaves less padding than WASTE; longer ones are powers of two."""
@@ -184,6 +184,15 @@ class _Shelf:
         return number
 
 
+def _laid(parts: Sequence[np.ndarray | None], layout: Layout) -> np.ndarray:
+    """What each document says of its tokens, at their positions; 0 elsewhere."""
+    found = np.zeros(layout.positions, dtype=np.int64)
+    for part, start in zip(parts, layout.starts.tolist()):
+        if part is not None:
+            found[start : start + part.size] = part
+    return found
+
+
 def pack(samples: Sequence[Sample], plan: BatchPlan, budget: int, pad_id: int) -> Batch:
     """Lay the planned samples into one Batch of exactly `budget` positions; rows that lack samples stay empty."""
     rows = [*plan.rows, *([[]] * (budget // plan.length - len(plan.rows)))]
@@ -198,6 +207,19 @@ def pack(samples: Sequence[Sample], plan: BatchPlan, budget: int, pad_id: int) -
         segment[start:end] = sample.segment
         starts_word[start:end] = sample.starts_word
     values = {"ids": ids, "segment": segment, "starts_word": starts_word}
+    if any(sample.entity is not None for sample in placed):
+        values["entity"] = _laid([sample.entity for sample in placed], layout)
+    trees = [sample.tree for sample in placed]
+    if any(tree is not None for tree in trees):
+        # Documents without a tree keep the positions that they have.
+        position = layout.position.numpy().copy()
+        for tree, start in zip(trees, layout.starts.tolist()):
+            if tree is not None:
+                position[start : start + tree.position.size] = tree.position
+        branch = _laid([None if tree is None else tree.branch for tree in trees], layout)
+        mention = _laid([None if tree is None else tree.mention for tree in trees], layout)
+        tensors = map(torch.from_numpy, (position, branch, mention))
+        layout = replace(layout, **dict(zip(("position", "branch", "mention"), tensors)))
     return Batch(
         values={name: torch.from_numpy(value) for name, value in values.items()},
         layout=layout,

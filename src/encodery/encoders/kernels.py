@@ -121,7 +121,7 @@ def attend_documents(
         if not document or not length:
             found.append(part.new_zeros(length, part[0, 0].numel() if length else qkv_P3HK[0, 0].numel()))
             continue
-        bias = pair_bias(layout, length, pattern, part.dtype)
+        bias = pair_bias(layout, starts[number // 2], length, pattern, part.dtype)
         far_HTT = None if distance_bias is None else distance_bias.square(length, part.device)
         if length <= SCORES_UP_TO:
             found.append(_attend_held(part, 1, turn, bias, far_HTT, drop_rate))

@@ -23,6 +23,25 @@ def unfitting_heads(width: int, heads: int) -> str:
     return f"width {width} is not a multiple of heads {heads}; heads {near} fit"
 
 
+class FusionConfig(Config):
+    """Vectors of entities, fused into the words that name them (ERNIE, Zhang et al. 2019, section 3.3)."""
+
+    entities: int | None = Field(default=None, ge=1)
+    """Rows of the table of entities. Taken from `data.knowledge` when left out."""
+    after: tuple[int, ...] | None = None
+    """After these blocks, counted from 1; by default after each block of the upper half, as in ERNIE."""
+    width: int = Field(default=100, ge=2, le=16384)
+    """Numbers in the vector of an entity; that of the file when `data.knowledge.vectors` names one."""
+    heads: int = Field(default=4, ge=0, le=256)
+    """Heads by which the entities of a document look at each other; 0: they do not."""
+    inner_width: int | None = Field(default=None, ge=8)
+    """Width of the layer in which words and entities meet; by default that of the encoder."""
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    """Of that layer."""
+    frozen: bool = False
+    """Whether the table stays as it was read from the file, as in ERNIE, or learns."""
+
+
 class TransformerConfig(Config):
     """The options of the Transformer encoder. `preset` fills the sizes; every key given beside it wins."""
 
@@ -132,6 +151,8 @@ class TransformerConfig(Config):
     """For disentangled: which of the two terms the score has beside the product of the contents."""
     share_position_keys: bool = True
     """For disentangled: whether distances go through the same matrices as contents (DeBERTa-v3)."""
+    distance_norm: bool = True
+    """For disentangled: whether the vectors of the distances pass a norm (DeBERTa-v2 and later)."""
     position_start: int = Field(default=0, ge=0)
     """Number of the first position in a table; RoBERTa counts from 2."""
     position_shift: int = Field(default=0, ge=0)
@@ -144,6 +165,10 @@ class TransformerConfig(Config):
     """After these blocks (counted from 1) neighbouring tokens are averaged in pairs (Funnel-Transformer, Dai et al.
     2020); at the end the vectors are spread again and added to those before the first halving."""
 
+    # -- knowledge
+    fusion: FusionConfig | None = None
+    """Fuse vectors of entities into the words that name them; `data.knowledge` says which words do."""
+
     # -- dropping
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on embeddings and on the output of each branch."""
@@ -151,8 +176,6 @@ class TransformerConfig(Config):
     """Dropout on the attention weights."""
     depth_drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth (Huang et al. 2016): share of the documents that skip a branch of the last block while learning;
-    distance_norm: bool = True
-    """For disentangled: whether the vectors of the distances pass a norm (DeBERTa-v2 and later)."""
     earlier blocks skip in proportion to their place."""
 
     @model_validator(mode="after")
@@ -192,6 +215,8 @@ class TransformerConfig(Config):
             found.append(f"distinct_blocks {self.distinct_blocks} is more than depth {self.depth}")
         if list(self.halve_after) != sorted({n for n in self.halve_after if 1 <= n < self.depth}):
             found.append(f"halve_after must name blocks from 1 to {self.depth - 1}, each once, in order")
+        if self.fusion is not None:
+            found += self._fusion_problems(self.fusion)
         if self.halve_after and self.pattern == "causal":
             found.append("halve_after averages a token with the next one: it cannot be used with pattern: causal")
         if self.position_shift and self.positions not in ("sinusoidal", "learned", "random"):
@@ -199,6 +224,25 @@ class TransformerConfig(Config):
         if self.norm == "batchnorm" and self.norm_place == "post" and not self.depth:
             found.append("batchnorm needs at least one block")
         return found
+
+    def _fusion_problems(self, fusion: FusionConfig) -> list[str]:
+        found: list[str] = []
+        last = self.halve_after[0] if self.halve_after else self.depth
+        if not self.fused_after or list(self.fused_after) != sorted({n for n in self.fused_after if 1 <= n <= last}):
+            where = "the blocks before the first halving, from" if self.halve_after else "blocks from"
+            found.append(f"fusion.after must name {where} 1 to {last}, each once, in order")
+        if fusion.heads and fusion.width % fusion.heads:
+            found.append(f"fusion.{unfitting_heads(fusion.width, fusion.heads).replace('heads', 'fusion.heads')}")
+        if self.pattern == "causal" and fusion.heads:
+            found.append("entities that look at each other see those to come: pattern: causal needs fusion.heads: 0")
+        return found
+
+    @property
+    def fused_after(self) -> tuple[int, ...]:
+        """The blocks, counted from 1, that entities are fused after."""
+        if self.fusion is None:
+            return ()
+        return tuple(range(self.depth // 2 + 1, self.depth + 1)) if self.fusion.after is None else self.fusion.after
 
     @property
     def key_width(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from encodery.batch import Layout
 from encodery.encoders.pattern_rules import Pattern
+from encodery.encoders.visible_tree import visible_pairs
 
 
 def allowed_pairs(layout: Layout, pattern: Pattern) -> Tensor:
@@ -20,6 +21,8 @@ def allowed_pairs(layout: Layout, pattern: Pattern) -> Tensor:
     """
     document_BT = layout.document.view(layout.rows, layout.length)
     same = document_BT[:, :, None] == document_BT[:, None, :]
+    if layout.branch is not None:
+        same = same & visible_pairs(layout)
     if pattern.name == "full":
         return same
     position_BT = layout.position.view(layout.rows, layout.length)
@@ -39,8 +42,12 @@ def attention_bias(layout: Layout, pattern: Pattern, dtype: torch.dtype) -> Tens
     return kept_bias(layout, (pattern, dtype), lambda: allowed_pairs(layout, pattern), dtype)
 
 
-def pair_bias(layout: Layout, length: int, pattern: Pattern, dtype: torch.dtype) -> Tensor | None:
-    """The same for one document of `length` tokens alone, (1, 1, length, length); None where all is allowed."""
+def pair_bias(layout: Layout, start: int, length: int, pattern: Pattern, dtype: torch.dtype) -> Tensor | None:
+    """The same for the document of `length` tokens at the flat position `start` alone, (1, 1, length, length); None
+    where all is allowed."""
+    if layout.branch is not None:
+        span = slice(start, start + length)
+        return kept_bias(layout, ("tree", start, dtype), lambda: visible_pairs(layout, span), dtype)
     if pattern.name == "full":
         return None
 

@@ -61,7 +61,7 @@ def attend_by_scores(
     for start, size in zip(layout.starts.tolist(), layout.lengths.tolist()):
         span = slice(start, start + size)
         q, k, v = (x[span].transpose(0, 1) for x in (q_PHK, k_PHK, v_PHK))
-        bias = pair_bias(layout, size, pattern, q.dtype)
+        bias = pair_bias(layout, start, size, pattern, q.dtype)
         parts.append(_one_document(q, k, v, None if bias is None else bias[0], score, drop_rate, weights))
         places.append(torch.arange(start, start + size, device=v_PHK.device))
     if parts:

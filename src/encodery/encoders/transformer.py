@@ -22,6 +22,7 @@ from encodery.bricks.products import Linear, compute_dtype
 from encodery.bricks.relative import Alibi, DistanceBias, Distances, OnceBias, RelativeBuckets
 from encodery.encoders.attention import Attention, Pass
 from encodery.encoders.halving import halved, spread
+from encodery.encoders.knowledge import Fusion, fusion_costs
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.watch import Watch
 
@@ -147,6 +148,7 @@ class Transformer(nn.Module):
         self.input_norm = self._norm(entering) if config.input_norm else nn.Identity()
         self.widen = Linear(entering, config.width) if entering != config.width else None
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.blocks))
+        self.fusion = Fusion(config) if config.fusion is not None else None
         self.output_norm = nn.Identity() if config.norm_place == "post" else self._norm(config.width)
 
     def _norm(self, width: int) -> nn.Module:
@@ -174,10 +176,14 @@ class Transformer(nn.Module):
             watch.keep(x_PD, layout)
         last = config.depth - 1
         in_last = at if self._last_can_choose() and watch is None else None
+        named = None if self.fusion is None else self.fusion.begin(states.entity, layout, x_PD.dtype)
         full: tuple[Tensor, Layout] | None = None  # before the first halving
         for layer in range(config.depth):
             block = self.blocks[layer * config.blocks // config.depth]
-            x_PD = block(x_PD, run, layer, in_last if layer == last else None)
+            chosen = in_last if layer == last else None
+            x_PD = block(x_PD, run, layer, chosen)
+            if self.fusion is not None:
+                x_PD = self.fusion(layer + 1, x_PD, named, run.real if chosen is None else run.real[chosen], chosen)
             if layer + 1 in config.halve_after:
                 full = full or (x_PD, layout)
                 x_PD, shorter = halved(x_PD, run.layout)
@@ -197,6 +203,8 @@ class Transformer(nn.Module):
         block works for a share of the positions only. Weights that several blocks share are counted in the first."""
         config = self.config
         inside = sum(parameter.numel() for parameter in self.blocks.parameters())
+        fused = [] if self.fusion is None else fusion_costs(self.fusion)
+        inside += sum(parameters for _, parameters, _ in fused)
         rows = [("positions and norms", sum(parameter.numel() for parameter in self.parameters()) - inside, 0.0)]
         if self.widen is not None:
             rows[0] = (rows[0][0], rows[0][1], 2.0 * self.widen.weight.numel())
@@ -210,7 +218,7 @@ class Transformer(nn.Module):
             flops = block.flops(layer, max(1, int(length * shorter)), last_share if last else 1.0)
             parameters = sum(parameter.numel() for parameter in block.parameters()) if new else 0
             rows.append((f"block {layer + 1}", parameters, shorter * flops))
-        return rows
+        return rows + fused
 
     def memory(self, length: int) -> tuple[float, float]:
         """Rough numbers for each position: kept for the gradient, and the widest moment of use.
@@ -221,6 +229,8 @@ class Transformer(nn.Module):
         config = self.config
         inner, pairs = 2 * config.inner_width, 2 * config.heads * config.pattern_of(config.depth).seen(length)
         kept = config.depth * (10 * config.width + inner + pairs) + 6 * config.width
+        if config.fusion is not None:  # each fusion layer: a norm, two sums and both sides of the activation
+            kept += len(config.fused_after) * (3 * config.width + 2 * (config.fusion.inner_width or config.width))
         return kept, 6 * config.width + inner + pairs
 
     def _last_can_choose(self) -> bool:

@@ -37,4 +37,4 @@ class TextFrontend(nn.Module):
         if self.segments is not None:
             segment_P = batch.values["segment"]
             x_PE = x_PE + self.segments(segment_P.clamp_max(self.segments.num_embeddings - 1))
-        return States(x_PE, batch.layout)
+        return States(x_PE, batch.layout, entity=batch.values.get("entity"))

@@ -74,7 +74,7 @@ class Masked:
         needed point at position 0 with the target IGNORED.
         """
         ids = batch.values["ids"].numpy()
-        candidates = (batch.layout.document.numpy() >= 0) & ~self.special[ids]
+        candidates = (batch.layout.without_branches().document.numpy() >= 0) & ~self.special[ids]
         wanted = round(self.share_at(progress) * int(candidates.sum()))
         if candidates.any():
             wanted = max(1, wanted)
