@@ -34,6 +34,11 @@ LINE_TOO_LONG: Final = "line too long"
 EMPTY_FILE: Final = "empty file"
 BLANK_LINE: Final = "blank line"
 BINARY_FILE: Final = "binary file"
+NOT_UTF8: Final = "not UTF-8"
+NO_WORD: Final = "no word before the numbers"
+WRONG_NUMBERS: Final = "wrong number of numbers"
+BROKEN_NUMBERS: Final = "something that is no number"
+NOT_FINITE: Final = "a number that is not finite"
 
 FIXES: Final[dict[str, str]] = {
     BROKEN_JSON: "mend the line: every line of a JSON Lines file is one complete JSON object",
@@ -53,6 +58,11 @@ FIXES: Final[dict[str, str]] = {
     LINE_TOO_LONG: "break the document into several lines, or read it with `documents: blank` or `file`",
     EMPTY_FILE: "remove the file or fill it",
     BINARY_FILE: "remove the file from the folder, or name the wanted files by a glob such as data/*.txt",
+    NOT_UTF8: "save the file as UTF-8 (iconv -f ENCODING -t utf-8)",
+    NO_WORD: "remove the line, or give it its word",
+    WRONG_NUMBERS: "fetch the file again (a line broke off, or two became one), or remove the line",
+    BROKEN_NUMBERS: "write numbers with a decimal point and spaces between them, or remove the line",
+    NOT_FINITE: "remove the word from the file, or make its vector again",
 }
 """What to do about each kind of bad row."""
 

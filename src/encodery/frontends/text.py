@@ -1,12 +1,19 @@
-"""Token ids become vectors: one learned vector a token, plus one that tells the two texts of a pair apart."""
+"""Token ids become vectors: one a token, made in the way the config names, plus one for each text of a pair."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from encodery.batch import Batch, States
+from encodery.frontends.characters import ConvolvedCharacters, Ngrams, Spelled
+from encodery.frontends.embeddings import HashedTable, LearnedTable, StillTable
 from encodery.frontends.options import TextConfig
+
+WordVectors = LearnedTable | HashedTable | StillTable | Ngrams | ConvolvedCharacters
 
 
 class TextFrontend(nn.Module):
@@ -18,19 +25,36 @@ class TextFrontend(nn.Module):
         self.config = config
         self.vocab_size = config.vocab_size
         self.width = config.width or width
-        self.words = nn.Embedding(config.vocab_size, self.width)
+        self.words = make_words(config, config.vocab_size, self.width)
         self.segments = nn.Embedding(config.segments, self.width) if config.segments else None
 
     def initialise(self, generator: torch.Generator) -> None:
         with torch.no_grad():
-            self.words.weight.normal_(0.0, self.config.embedding_std, generator=generator)
+            self.words.initialise(self.config.embedding_std, generator)
             # Single texts never train the second row: starting at zero keeps a first pair task undisturbed.
             if self.segments is not None:
                 self.segments.weight.zero_()
 
+    def spell(self, tokens: Sequence[str | None]) -> None:
+        """Hand in the text of each token (`Tokenizer.written()`) where vectors are made from characters."""
+        if isinstance(self.words, Spelled):
+            self.words.spell(tokens)
+
+    @torch.no_grad()
+    def fill(self, vectors: np.ndarray, found: np.ndarray) -> None:
+        """Hand in vectors of a file (V, E) for the tokens that are `found` (V,): scaled together to the spread of the
+        others, and held still unless they are to be tuned."""
+        scaled = vectors[found] * (self.config.embedding_std / max(float(vectors[found].std()), 1e-12))
+        tokens = np.flatnonzero(found)
+        if isinstance(self.words, StillTable):
+            self.words.hold(tokens, scaled)
+        else:
+            assert isinstance(self.words, LearnedTable), "only tables hold vectors of a file"
+            self.words.weight[torch.from_numpy(tokens)] = torch.from_numpy(scaled)
+
     def matrix(self) -> Tensor:
         """The vectors of all words, (V, E): what a word readout multiplies with."""
-        return self.words.weight
+        return self.words.matrix()
 
     def forward(self, batch: Batch) -> States:
         x_PE = self.words(batch.values["ids"])
@@ -38,3 +62,37 @@ class TextFrontend(nn.Module):
             segment_P = batch.values["segment"]
             x_PE = x_PE + self.segments(segment_P.clamp_max(self.segments.num_embeddings - 1))
         return States(x_PE, batch.layout, entity=batch.values.get("entity"))
+
+    @torch.no_grad()
+    def as_table(self) -> TextFrontend:
+        """The same vectors as a learned table of all tokens: for other frameworks, which know no other kind."""
+        kept = {"vocab_size", "width", "segments", "start", "embedding_std"}
+        config = TextConfig(**self.config.model_dump(include=kept))
+        twin = TextFrontend(config, self.width).to(self.matrix().device)
+        assert isinstance(twin.words, LearnedTable)
+        twin.words.weight.copy_(self.matrix())
+        if twin.segments is not None and self.segments is not None:
+            twin.segments.weight.copy_(self.segments.weight)
+        return twin
+
+
+def make_words(config: TextConfig, vocab_size: int, width: int) -> WordVectors:
+    """The embedding that the config names, for V tokens and vectors of `width` numbers (E)."""
+    if config.embedding == "hashed":
+        sizes = {"rows": config.hash_rows, "hashes": config.hashes, "weights": config.hash_weights}
+        return HashedTable(vocab_size, width, **sizes)
+    if config.embedding == "characters" and config.character_model == "ngrams":
+        return Ngrams(vocab_size, width, rows=config.ngram_rows, lengths=config.ngram_lengths)
+    if config.embedding == "characters":
+        return ConvolvedCharacters(
+            vocab_size,
+            width,
+            rows=config.character_rows,
+            character_width=config.character_width,
+            kernels=config.character_kernels,
+            filters=config.character_filters,
+            highway_layers=config.highway_layers,
+        )
+    if config.vectors is not None and not config.vectors.tune:
+        return StillTable(vocab_size, width, rows=config.vectors.rows)
+    return LearnedTable(vocab_size, width)
