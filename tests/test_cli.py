@@ -294,6 +294,7 @@ def test_resume_of_nothing(place: Path) -> None:
     ("error", "words"),
     [
         (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "not enough memory"),
         (OSError(28, "No space left on device"), "disk is full"),
         (ZeroDivisionError("oh"), "--debug"),
     ],

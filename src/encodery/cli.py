@@ -402,7 +402,7 @@ def _words(error: BaseException) -> tuple[str, int]:
     """What to tell the person about an error, and the exit code."""
     if isinstance(error, EncoderyError):
         return str(error), error.exit_code
-    short_of_memory = ("not enough memory", "out of memory", "can't start new thread")
+    short_of_memory = ("not enough memory", "out of memory", "can't allocate memory", "can't start new thread")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in short_of_memory):
         return (
             "there is not enough memory for this\n  to do: lower training.batch_tokens, encoder.preset or "
