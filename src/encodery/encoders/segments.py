@@ -32,7 +32,7 @@ class Segments:
 
     def spread(self, x_QD: Tensor) -> Tensor:
         """The vector of its segment for each token: (Q, D) -> (P, D). Padding gets zeros."""
-        return torch.cat([x_QD.new_zeros(1, x_QD.shape[1]), x_QD])[self.owner + 1]
+        return torch.cat([x_QD.new_zeros(1, x_QD.shape[1]), x_QD]).index_select(0, self.owner + 1)
 
 
 def cut(layout: Layout, size: int) -> Segments:
