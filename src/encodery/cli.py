@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from encodery.errors import DataError, EncoderyError
+from encodery import cli_options as option
+from encodery.errors import DataError, in_words
 
 _help_width = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _looks: dict[str, Any] = {
@@ -36,31 +36,9 @@ inspect = typer.Typer(
 )
 app.add_typer(inspect)
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe (YAML).")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Changes to the recipe.")]
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders, globs or hub:owner/name.")]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, as training wrote it.")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8: faster, and a little less exact.")]
-TextColumn = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="Column of the text.")]
-LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column of the label.")]
-PairColumn = Annotated[str | None, typer.Option("--pair", metavar="COLUMN", help="Column of the second text.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from encodery import __version__
-
-        typer.echo(f"encodery {__version__}")
-        raise typer.Exit
-
 
 @app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", is_eager=True, callback=_show_version)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
-) -> None:
+def _root(version: option.Version = False, debug: option.Debug = False) -> None:
     del version, debug  # --debug is taken out of the arguments by main
 
 
@@ -68,11 +46,7 @@ def _root(
 
 
 @app.command()
-def train(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only.")] = False,
-) -> None:
+def train(recipe: option.RecipeFile, overrides: option.Overrides = None, quiet: option.Quiet = False) -> None:
     """Carry out a recipe, from the tokenizer to the report.
 
     Example: encodery train recipes/topics.yaml training.budget=5m data.train=mine.csv
@@ -86,7 +60,7 @@ def train(
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(help="Folder of an interrupted run.")]) -> None:
+def resume(folder: option.RunFolder) -> None:
     """Go on with an interrupted run.
 
     The result is the same as without the interruption.
@@ -100,10 +74,7 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of an interrupted
 
 
 @app.command()
-def demo(
-    overrides: Overrides = None,
-    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its data, recipe and run go.")] = Path("demo"),
-) -> None:
+def demo(overrides: option.Overrides = None, folder: option.DemoFolder = Path("demo")) -> None:
     """The whole road in minutes, on text that came with the installation.
 
     Trains a tokenizer, pretrains an encoder, fine-tunes it, measures it beside its baselines, writes a report.
@@ -125,16 +96,12 @@ def demo(
 
 @app.command()
 def new(
-    files: Files,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="RECIPE", help="Recipe to write.")] = Path(
-        "recipe.yaml"
-    ),
-    task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="classify, multilabel, regress or masked (no labels).")
-    ] = None,
-    text: TextColumn = None,
-    label: LabelColumn = None,
-    pair: PairColumn = None,
+    files: option.Files,
+    output: option.NewRecipe = Path("recipe.yaml"),
+    task: option.TaskName = None,
+    text: option.TextColumn = None,
+    label: option.LabelColumn = None,
+    pair: option.PairColumn = None,
 ) -> None:
     """Look at your files and write a commented recipe for them.
 
@@ -150,7 +117,7 @@ def new(
 
 
 @inspect.command("data")
-def inspect_data(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def inspect_data(recipe: option.RecipeFile, overrides: option.Overrides = None) -> None:
     """Rows, labels, lengths, copies, overlaps, bad rows.
 
     Example: encodery inspect data recipes/topics.yaml data.train=mine.csv
@@ -162,11 +129,7 @@ def inspect_data(recipe: RecipeFile, overrides: Overrides = None) -> None:
 
 
 @inspect.command("model")
-def inspect_model(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of a document, for the FLOPs.", min=3)] = None,
-) -> None:
+def inspect_model(recipe: option.RecipeFile, overrides: option.Overrides = None, length: option.Tokens = None) -> None:
     """Parameters, FLOPs and memory, part by part.
 
     Example: encodery inspect model recipes/topics.yaml encoder.preset=small
@@ -179,9 +142,7 @@ def inspect_model(
 
 @inspect.command("config")
 def inspect_config(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    help_texts: Annotated[bool, typer.Option("--help-texts", help="Explain every key.")] = False,
+    recipe: option.RecipeFile, overrides: option.Overrides = None, help_texts: option.HelpTexts = False
 ) -> None:
     """Every value of the recipe and where it comes from.
 
@@ -194,11 +155,7 @@ def inspect_config(
 
 
 @inspect.command("batch")
-def inspect_batch(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(help="Rows of the batch to show.", min=1)] = 4,
-) -> None:
+def inspect_batch(recipe: option.RecipeFile, overrides: option.Overrides = None, rows: option.BatchRows = 4) -> None:
     """The first batch of every stage, to be read.
 
     Example: encodery inspect batch recipes/topics.yaml --rows 2
@@ -213,11 +170,7 @@ def inspect_batch(
 
 
 @inspect.command("learning")
-def inspect_learning(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    steps: Annotated[int, typer.Option(help="Most steps on the one batch.", min=10)] = 100,
-) -> None:
+def inspect_learning(recipe: option.RecipeFile, overrides: option.Overrides = None, steps: option.Steps = 100) -> None:
     """Can it learn one batch by heart?
 
     Trains every stage on one batch alone: the loss must fall near 0. Exits with 5 if it does not.
@@ -241,15 +194,13 @@ def inspect_learning(
 
 @app.command()
 def tokenizer(
-    files: Files,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .json file, or a folder for it.")] = Path(
-        "tokenizer.json"
-    ),
-    kind: Annotated[str | None, typer.Option(help="wordpiece, bpe, byte_bpe, unigram, bytes or characters.")] = None,
-    vocab_size: Annotated[str | None, typer.Option(metavar="TOKENS", help="Largest vocabulary.")] = None,
-    language: Annotated[str | None, typer.Option(metavar="CODE", help="auto, en, de, zh, ja, ...")] = None,
-    max_bytes: Annotated[str | None, typer.Option(metavar="BYTES", help="Text held for training.")] = None,
-    text: TextColumn = None,
+    files: option.Files,
+    output: option.TokenizerFile = Path("tokenizer.json"),
+    kind: option.TokenizerKind = None,
+    vocab_size: option.VocabSize = None,
+    language: option.Language = None,
+    max_bytes: option.MaxBytes = None,
+    text: option.TextColumn = None,
 ) -> None:
     """Train a tokenizer on files and measure it on texts kept apart.
 
@@ -267,15 +218,15 @@ def tokenizer(
 
 @app.command()
 def evaluate(
-    model: ModelFolder,
-    files: Files,
-    text: TextColumn = None,
-    label: LabelColumn = None,
-    pair: PairColumn = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all figures as JSON.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write a report (HTML).")] = None,
-    errors: Annotated[int, typer.Option(help="Worst mistakes to show.", min=0)] = 5,
-    precision: Precision = "fp32",
+    model: option.ModelFolder,
+    files: option.Files,
+    text: option.TextColumn = None,
+    label: option.LabelColumn = None,
+    pair: option.PairColumn = None,
+    output: option.FiguresFile = None,
+    report: option.ReportFile = None,
+    errors: option.Mistakes = 5,
+    precision: option.Precision = "fp32",
 ) -> None:
     """Score a model on labelled rows.
 
@@ -297,18 +248,14 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: ModelFolder,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines are read from stdin.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read texts from a file, one a line.")] = None,
-    top: Annotated[int | None, typer.Option(help="Only the most probable labels.", min=1)] = None,
-    embed: Annotated[bool, typer.Option("--embed", help="Give vectors instead of labels.")] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to a file; vectors as a NumPy file (.npy).")
-    ] = None,
-    precision: Precision = "fp32",
-    prompt: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One of the model's prompts, to put before each text.")
-    ] = None,
+    model: option.ModelFolder,
+    texts: option.Texts = None,
+    file: option.TextFile = None,
+    top: option.Top = None,
+    embed: option.Embed = False,
+    output: option.AnswersFile = None,
+    precision: option.Precision = "fp32",
+    prompt: option.Prompt = None,
 ) -> None:
     """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
 
@@ -344,12 +291,7 @@ def predict(
 
 
 @app.command()
-def convert(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="As save_pretrained or sentence-transformers wrote it.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")],
-) -> None:
+def convert(folder: option.ForeignFolder, output: option.NewModelFolder) -> None:
     """Read a Hugging Face model into a model folder: to predict --embed with, or to go on from (start_from).
 
     Example: encodery convert all-MiniLM-L6-v2 --output models/minilm
@@ -360,6 +302,30 @@ def convert(
     card = f"# {folder.resolve().name}\n\nConverted by `encodery convert` from a model of Hugging Face.\n"
     trained.save(output, card=card, metrics={"converted_from": str(folder)})
     typer.echo(f"model: {output}")
+
+
+@app.command()
+def export(
+    model: option.ModelFolder,
+    to: option.Format,
+    output: option.ExportFolder,
+    part: option.Part = "model",
+    int8: option.Int8 = False,
+    accept_loss: option.AcceptLoss = False,
+    texts: option.CompareFile = None,
+) -> None:
+    """Write a model for other programs: ONNX Runtime, or Hugging Face.
+
+    The ONNX file is first asked the same as the model, in batches of many shapes, and written only if it answers the
+    same. The folder holds the tokenizer and a README with the lines that run it.
+
+    Example: encodery export runs/topics --to onnx --output topics-onnx --int8
+    """
+    from encodery.interop.export import export as write
+
+    compared = [] if texts is None else list(_lines(texts))
+    for line in write(model, to, output, part=part, int8=int8, accept_loss=accept_loss, texts=compared):
+        typer.echo(line)
 
 
 # -- shared ----------------------------------------------------------------------------------------
@@ -398,28 +364,6 @@ def _command() -> str:
     return " ".join(["encodery", *sys.argv[1:]])
 
 
-def _words(error: BaseException) -> tuple[str, int]:
-    """What to tell the person about an error, and the exit code."""
-    if isinstance(error, EncoderyError):
-        return str(error), error.exit_code
-    short_of_memory = ("not enough memory", "out of memory", "can't allocate memory", "can't start new thread")
-    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in short_of_memory):
-        return (
-            "there is not enough memory for this\n  to do: lower training.batch_tokens, encoder.preset or "
-            "encoder.max_length (encodery inspect model shows what they cost)",
-            5,
-        )
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"the disk is full: {error}\n  to do: free some space, or write elsewhere (output=FOLDER)", 5
-        return f"{error}\n  to do: check the path and its permissions", 5
-    return (
-        f"{type(error).__name__}: {error}\n  to do: this is a fault in encodery; run it again with --debug and report "
-        "what it shows",
-        70,
-    )
-
-
 def main() -> None:
     """Run the command line: a problem is one message and an exit code, not a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -442,7 +386,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        text, code = _words(error)
+        text, code = in_words(error)
         sys.stdout.flush()
         sys.stderr.write(f"error: {text}\n")
         sys.exit(code)

@@ -111,6 +111,22 @@ def folder_beside(parent: Path, label: str) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside, to write in; it takes its name at the end of the block, synced, or is gone. `folder` must
+    not exist, or be empty."""
+    with folder_beside(folder.parent, folder.name) as beside:
+        yield beside
+        for path in [path for path in beside.rglob("*") if path.is_file()]:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for path in [path for path in beside.rglob("*") if path.is_dir()]:
+            sync_folder(path)
+        sync_folder(beside)
+        beside.rename(folder)
+        sync_folder(folder.parent)
+
+
 def fill_folder(folder: Path, files: Mapping[str, Content], extra: Mapping[str, Any], manifest_name: str) -> None:
     """Write every file, then the manifest: {**extra, "files": {name: {size, sha256}}}. All of it synced."""
     entries = {name: write_synced(folder / name, content) for name, content in files.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -77,3 +78,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the closest known name, or an empty string when none is close."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f", did you mean '{match[0]}'?" if match else ""
+
+
+def in_words(error: BaseException) -> tuple[str, int]:
+    """What to tell the person about an error, and the exit code."""
+    if isinstance(error, EncoderyError):
+        return str(error), error.exit_code
+    short_of_memory = ("not enough memory", "out of memory", "can't allocate memory", "can't start new thread")
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in short_of_memory):
+        return (
+            "there is not enough memory for this\n  to do: lower training.batch_tokens, encoder.preset or "
+            "encoder.max_length (encodery inspect model shows what they cost)",
+            5,
+        )
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full: {error}\n  to do: free some space, or write elsewhere (output=FOLDER)", 5
+        return f"{error}\n  to do: check the path and its permissions", 5
+    return (
+        f"{type(error).__name__}: {error}\n  to do: this is a fault in encodery; run it again with --debug and report "
+        "what it shows",
+        70,
+    )
