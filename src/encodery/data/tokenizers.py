@@ -192,6 +192,11 @@ class Tokenizer:
         return {role: self.token(number) for role, number in self._special.items()}
 
     @property
+    def blank(self) -> np.ndarray:
+        """(V,) bool: the tokens that are white space and nothing else."""
+        return self._blank
+
+    @property
     def frame(self) -> Frame:
         """What its file puts around texts; `[CLS] a [SEP] b [SEP]` where the file says nothing."""
         if self._frame is None:
@@ -376,7 +381,7 @@ _UNSPACED_RANGES = (
 )
 
 
-def _unspaced(char: str) -> bool:
+def is_unspaced(char: str) -> bool:
     """A character of a script without spaces, able to begin a word."""
     code = ord(char)
     return any(low <= code <= high for low, high in _UNSPACED_RANGES) and unicodedata.category(char)[0] != "M"
@@ -392,10 +397,10 @@ def _tables(inner: HfTokenizer) -> tuple[np.ndarray, np.ndarray]:
             # Half a character still tells its script: E4 to E9 begin ideographs.
             text = piece.decode("utf-8", "ignore")
             unspaced[number] = 0xE4 <= piece[0] <= 0xE9 if piece[:1] >= b"\xc0" else False
-            unspaced[number] |= bool(text) and piece.startswith(text[0].encode()) and _unspaced(text[0])
+            unspaced[number] |= bool(text) and piece.startswith(text[0].encode()) and is_unspaced(text[0])
         else:
             blank[number] = bool(piece) and piece.isspace()
-            unspaced[number] = bool(piece) and _unspaced(piece[0])
+            unspaced[number] = bool(piece) and is_unspaced(piece[0])
     return blank, unspaced
 
 
