@@ -66,15 +66,15 @@ def rows() -> list[Row]:
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
-    """Width 32, depth 2; keys of the encoder, and `vocab_size`, `readout`, can be changed."""
-    vocab_size = changes.pop("vocab_size", 50)
+    """Width 32, depth 2; keys of the encoder, and `vocab_size`, `frontend`, `readout`, can be changed."""
+    frontend = {"vocab_size": changes.pop("vocab_size", 50), **changes.pop("frontend", {})}
     readout = changes.pop("readout", {"kind": "word"})
     encoder = {"width": 32, "depth": 2, "max_length": 64, "drop_rate": 0.0, **changes}
     if encoder.get("kind", "transformer") == "transformer":
         encoder = {"heads": 4, "mlp_width": 48, **encoder}
     elif encoder["kind"] == "recurrent":
         encoder = {key: value for key, value in encoder.items() if key not in ("heads", "positions")}
-    return ModelConfig.model_validate({"frontend": {"vocab_size": vocab_size}, "encoder": encoder, "readout": readout})
+    return ModelConfig.model_validate({"frontend": frontend, "encoder": encoder, "readout": readout})
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> Model:
@@ -84,7 +84,16 @@ def tiny_model(seed: int = 0, **changes: Any) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    if model.config.frontend.embedding == "characters":
+        model.frontend.spell(spelled(model.frontend.vocab_size))
     return model.eval()
+
+
+def spelled(vocab_size: int) -> list[str | None]:
+    """Made-up tokens: five that are no text, then words and pieces of words of different lengths, no two alike."""
+    letters = "abcdefgh"
+    parts = [letters[n % 8] + letters[n // 8 % 8] * (n % 3) + letters[n // 5 % 8] for n in range(vocab_size)]
+    return [None if n < 5 else f"{' ' * (n % 2)}{parts[n]}{n}" for n in range(vocab_size)]
 
 
 def batch_of(rows: list[list[np.ndarray]], length: int, pad_id: int = 0) -> Batch:

@@ -92,6 +92,18 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 ENCODERS = [{**pattern, "positions": positions} for pattern, positions in product(PATTERNS, POSITIONS)]
 ENCODERS += SHAPES + OPTIONS
+FRONTENDS: list[dict[str, Any]] = [
+    {"width": 12},
+    {"segments": 0},
+    {"embedding": "hashed", "hash_rows": 16, "hashes": 3, "hash_weights": 20},
+    {"embedding": "hashed", "hashes": 1, "width": 12},
+    {"embedding": "characters", "ngram_lengths": [1, 3], "ngram_rows": 64},
+    {"embedding": "characters", "character_model": "convolution", "character_kernels": [1, 3], "character_filters": 3},
+    {"embedding": "characters", "character_model": "convolution", "highway_layers": 0, "character_rows": 9},
+    {"embedding": "static", "vectors": {"path": "vectors.txt", "rows": 20}},
+    {"embedding": "static", "vectors": {"path": "vectors.txt", "rows": 20, "tune": False}, "width": 12},
+]
+ENCODERS += [{"frontend": frontend} for frontend in FRONTENDS]
 POOLINGS = ["first", "mean", "max", "attention"]
 LENGTHS = [13, 4, 1, 9, 16, 7, 2, 11]
 

@@ -27,6 +27,14 @@ class ModelConfig(Config):
     readout: ReadoutConfig = WordReadoutConfig()
 
 
+def with_own_matrix(readout: ReadoutConfig, frontend: TextConfig) -> ReadoutConfig:
+    """The readout, with a matrix of its own for words whose vectors would cost more than the encoder to make anew at
+    each step (a convolution over the characters of the whole vocabulary)."""
+    if isinstance(readout, WordReadoutConfig) and frontend.makes_anew:
+        return readout.model_copy(update={"tied": False})
+    return readout
+
+
 class Model(nn.Module):
     """Batch -> Output. `encode` stops before the readout."""
 
@@ -87,7 +95,7 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
     block, work on the masked share only.
     """
     words = isinstance(model.readout, WordReadout)
-    rows = [PartCost("frontend (embeddings)", count(model.frontend), 0.0)]
+    rows = [PartCost(f"frontend ({model.frontend.describe()})", count(model.frontend), model.frontend.flops())]
     for name, parameters, flops in model.encoder.costs(length, mask_share if words else 1.0):
         rows.append(PartCost(f"encoder: {name}", parameters, flops))
     if isinstance(model.readout, WordReadout):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy import sparse
 
 
 def least_squares(
-    design: sparse.csr_matrix, wanted: np.ndarray, weight: np.ndarray, *, rounds: int = 20, ridge: float = 0.1
+    design: Any, wanted: np.ndarray, weight: np.ndarray, *, rounds: int = 20, ridge: float = 0.1
 ) -> np.ndarray:
-    """The table T (R, E) for which `design @ T` (V, E) comes near `wanted`, tokens weighted by `weight` (V,).
+    """The table T (R, E) for which `design @ T` (V, E) comes near `wanted`, tokens weighted by `weight` (V,). `design`
+    is a sparse matrix of scipy, (V, R).
 
     Conjugate gradients on the normal equations, all columns side by side (Hestenes and Stiefel 1952); `ridge` times the
     mean of their diagonal keeps rows small that few tokens use. Twenty rounds are far from exact and as good a start.
@@ -32,21 +34,28 @@ def least_squares(
     return table
 
 
-def carried_over(
-    known: np.ndarray, there: np.ndarray, beside: np.ndarray, weight: np.ndarray, *, ridge: float = 1e-2
-) -> np.ndarray:
+def linear_map(inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, *, ridge: float) -> np.ndarray:
+    """The matrix M (F, E) for which `inputs @ M` comes nearest to `wanted` (n, E), rows weighted by `weight` (n,).
+
+    Ridge regression, the penalty `ridge` times the mean square of a column of `inputs`.
+    """
+    share = (weight / weight.sum())[:, None]
+    x, y = inputs.astype(np.float64), wanted.astype(np.float64)
+    square = (share * x).T @ x
+    square += (ridge * np.trace(square) / len(square) + 1e-12) * np.eye(len(square))
+    return np.linalg.solve(square, (share * x).T @ y)
+
+
+def carried_over(known: np.ndarray, there: np.ndarray, beside: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Vectors for all tokens in the space of `known` (V, E), whose rows count where `there` (V,) is true.
 
     A linear map from other vectors of all tokens, `beside` (V, F), learned where both are known: two spaces that were
     made from the same language differ by little more (Mikolov et al. 2013, "Exploiting Similarities among Languages for
     Machine Translation", section 4). What it gives has the spread of the known rows.
     """
-    share = np.sqrt(weight[there] / weight[there].mean())[:, None]
     x, y = beside[there].astype(np.float64), known[there].astype(np.float64)
-    center = (share**2 * y).sum(axis=0) / (share**2).sum()
-    square = (share * x).T @ (share * x)
-    square += ridge * np.trace(square) / len(square) * np.eye(len(square)) + 1e-12 * np.eye(len(square))
-    matrix = np.linalg.solve(square, (share * x).T @ (share * (y - center)))
+    center = np.average(y, axis=0, weights=weight[there])
+    matrix = linear_map(x, y - center, weight[there], ridge=1e-2)
     guessed = beside.astype(np.float64) @ matrix
     spread = float((y - center).std()) / max(float((x @ matrix).std()), 1e-12)
     return np.where(there[:, None], known, guessed * spread + center).astype(np.float32)

@@ -35,8 +35,8 @@ class TextConfig(Config):
     vocab_size: int | None = Field(default=None, ge=1)
     """Tokens (V). Taken from the tokenizer when left out."""
     embedding: EmbeddingName = "learned"
-    """How a token gets its vector: a row of its own in a learned table; a weighted sum of rows that it shares with others
-    (hashed); made from its characters; or read from a file of word vectors (static)."""
+    """How a token gets its vector: a row of its own in a learned table; a weighted sum of rows that it shares with
+    others (hashed); made from its characters; or read from a file of word vectors (static)."""
     width: int | None = Field(default=None, ge=1, le=16384)
     """Numbers in each vector (E), where that is not the encoder's width: vectors are then widened by a linear layer
     (factorised embeddings, ALBERT, Lan et al. 2020). Static vectors have the width of their file."""
@@ -57,8 +57,8 @@ class TextConfig(Config):
 
     # -- characters
     character_model: Literal["ngrams", "convolution"] = "ngrams"
-    """For characters: the sum of hashed n-grams and the whole token (fastText, Bojanowski et al. 2017), or a convolution
-    with highway layers (Kim et al. 2016)."""
+    """For characters: the sum of hashed n-grams and the whole token (fastText, Bojanowski et al. 2017), or a
+    convolution with highway layers (Kim et al. 2016)."""
     ngram_lengths: tuple[int, int] = (3, 6)
     """For n-grams: the shortest and the longest, the space before a word counted."""
     ngram_rows: int = Field(default=1 << 14, ge=2, le=1 << 26)
@@ -69,7 +69,7 @@ class TextConfig(Config):
     """For the convolution: vectors of characters, into which they are hashed."""
     character_kernels: tuple[int, ...] = (1, 2, 3, 4, 5)
     """For the convolution: widths of its filters, in characters."""
-    character_filters: int = Field(default=20, ge=1, le=1024)
+    character_filters: int = Field(default=30, ge=1, le=1024)
     """For the convolution: filters of each width, times the width."""
     highway_layers: int = Field(default=1, ge=0, le=8)
     """For the convolution: highway layers behind it (Srivastava et al. 2015)."""
@@ -88,7 +88,7 @@ class TextConfig(Config):
         """Combinations that cannot be, each with the nearest thing that works."""
         found: list[str] = []
         kind = f"{self.embedding}.{self.character_model}" if self.embedding == "characters" else self.embedding
-        for owner, names in _OWN.items():
+        for owner, names in OWN_OPTIONS.items():
             changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
             if changed and owner not in (kind, self.embedding):
                 wanted, _, model = owner.partition(".")
@@ -109,12 +109,12 @@ class TextConfig(Config):
 
     @property
     def makes_anew(self) -> bool:
-        """Whether the vectors of all tokens cost more than an encoder: a word readout then needs a matrix of its own."""
+        """Whether the vectors of all tokens cost more than an encoder: a word readout then has a matrix of its own."""
         return self.embedding == "characters" and self.character_model == "convolution"
 
 
 LONGEST_NGRAM = 16
-_OWN = {
+OWN_OPTIONS = {
     "hashed": ("hash_rows", "hashes", "hash_weights"),
     "characters": ("character_model",),
     "characters.ngrams": ("ngram_lengths", "ngram_rows"),

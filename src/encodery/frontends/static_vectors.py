@@ -25,7 +25,7 @@ _MOST_FREQUENT = 8  # tokens without a vector that are named
 
 
 class Shape(NamedTuple):
-    """What the head of a file tells: `words` it promises (None without a first line that says so), `numbers` of each."""
+    """What the head of a file tells: `words` it promises (None without a first line that does), `numbers` of each."""
 
     words: int | None
     numbers: int
@@ -104,7 +104,8 @@ def read_vectors(
     A token takes the vector of its own word, else that of its word in small letters, else the first one whose word
     `normalise` turns into its own. Damaged lines are counted and passed over.
 
-    Raises DataError as `shape_of`; when more lines are damaged than `bad_rows_share` allows; when no token has a vector.
+    Raises DataError as `shape_of`; when more lines are damaged than `bad_rows_share` allows; when no token has a
+    vector.
     """
     began = time.perf_counter()
     place = _place(config.path, base)
@@ -162,7 +163,7 @@ def _place(path: str, base: Path) -> Place:
     if target.is_file() and (meaning := what_binary(head(target), "utf-8")) is not None:
         raise DataError(
             f"{path}: not word vectors as text: {meaning}",
-            expected="a word and its numbers a line, as word2vec, GloVe or fastText (.vec) write text; .gz and .zst too",
+            expected="a word and its numbers a line, as word2vec, GloVe or fastText write text; also as .gz or .zst",
             fix="unpack an archive; write binary vectors as text: in gensim save_word2vec_format(..., binary=False)",
         )
     places = find(path, "text", base).places

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from encodery.batch import Batch, States
 from encodery.frontends.characters import ConvolvedCharacters, Ngrams, Spelled
 from encodery.frontends.embeddings import HashedTable, LearnedTable, StillTable
-from encodery.frontends.options import TextConfig
+from encodery.frontends.options import OWN_OPTIONS, TextConfig
 
 WordVectors = LearnedTable | HashedTable | StillTable | Ngrams | ConvolvedCharacters
 
@@ -52,6 +52,17 @@ class TextFrontend(nn.Module):
             assert isinstance(self.words, LearnedTable), "only tables hold vectors of a file"
             self.words.weight[torch.from_numpy(tokens)] = torch.from_numpy(scaled)
 
+    def describe(self) -> str:
+        """In a few words, how vectors are made."""
+        config = self.config
+        if config.embedding == "characters":
+            return f"characters, {config.character_model}"
+        return {"learned": "embeddings", "hashed": "hashed embeddings"}.get(config.embedding, "static vectors")
+
+    def flops(self) -> float:
+        """Forward FLOPs per token; tables need none. A batch that has a token twice makes it once, so at most these."""
+        return self.words.flops() if isinstance(self.words, ConvolvedCharacters) else 0.0
+
     def matrix(self) -> Tensor:
         """The vectors of all words, (V, E): what a word readout multiplies with."""
         return self.words.matrix()
@@ -66,8 +77,8 @@ class TextFrontend(nn.Module):
     @torch.no_grad()
     def as_table(self) -> TextFrontend:
         """The same vectors as a learned table of all tokens: for other frameworks, which know no other kind."""
-        kept = {"vocab_size", "width", "segments", "start", "embedding_std"}
-        config = TextConfig(**self.config.model_dump(include=kept))
+        of_one_kind = {"embedding", *(name for names in OWN_OPTIONS.values() for name in names)}
+        config = TextConfig(**self.config.model_dump(exclude=of_one_kind))
         twin = TextFrontend(config, self.width).to(self.matrix().device)
         assert isinstance(twin.words, LearnedTable)
         twin.words.weight.copy_(self.matrix())

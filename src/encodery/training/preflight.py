@@ -12,6 +12,7 @@ from encodery.encoders.kinds import EncoderConfig
 from encodery.errors import DataError, nearest
 from encodery.trained import Trained
 from encodery.training.recipe import Recipe
+from encodery.training.word_knowledge import with_file_width
 
 _HELD: tuple[Split, ...] = ("validation", "test")
 
@@ -33,6 +34,8 @@ def check_before(resolved: Resolved[Recipe]) -> list[str]:
     encoder = recipe.encoder
     if recipe.start_from is not None:
         encoder, notes = taken_sizes(resolved, Trained.load(resolved.base / recipe.start_from))
+    else:
+        with_file_width(recipe.frontend, resolved.base)
     _check_rows(resolved)
     for name, training in (
         ("pretrain.training", recipe.pretrain and recipe.pretrain.training),
@@ -84,15 +87,19 @@ def _labels(label: object) -> list[str]:
 
 def taken_sizes(resolved: Resolved[Recipe], start: Trained) -> tuple[EncoderConfig, list[str]]:
     """The encoder of the starting point, and a sentence on the sizes that the recipe asks otherwise for."""
-    asked, found = resolved.config.encoder, start.model.config.encoder
-    free = {"drop_rate", "attention_drop_rate", "preset"}
+    recipe, config = resolved.config, start.model.config
+    free = {"drop_rate", "attention_drop_rate", "preset", "vocab_size", "start", "embedding_std", "vectors"}
     other = [
-        f"encoder.{name} is {getattr(found, name, None)} (the recipe says {getattr(asked, name)})"
+        f"{section}.{name} is {getattr(found, name, None)} (the recipe says {getattr(asked, name)})"
+        for section, asked, found in (
+            ("encoder", recipe.encoder, config.encoder),
+            ("frontend", recipe.frontend, config.frontend),
+        )
         for name in type(asked).model_fields
         if name not in free
         and getattr(found, name, None) != getattr(asked, name)
-        and resolved.sources.get(f"encoder.{name}", "default") != "default"
+        and resolved.sources.get(f"{section}.{name}", "default") != "default"
     ]
     if not other:
-        return found, []
-    return found, [f"Sizes come from {resolved.config.start_from}: " + "; ".join(other) + "."]
+        return config.encoder, []
+    return config.encoder, [f"Sizes come from {resolved.config.start_from}: " + "; ".join(other) + "."]

@@ -13,7 +13,7 @@ from encodery.data.packing import rounded_budget
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
 from encodery.heads.options import DocumentReadoutConfig, WordReadoutConfig
-from encodery.model import Model, ModelConfig, PartCost, cost_table, count
+from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Trained
@@ -21,6 +21,7 @@ from encodery.training.loop import TrainingConfig
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.recipe import Recipe
+from encodery.training.word_knowledge import with_file_width
 
 LABELLED_ROWS = 8192
 """Rows whose labels are counted for the size of the answer."""
@@ -92,10 +93,10 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
     that is shorter. The vocabulary is the recipe's largest, unless a tokenizer or a starting point decides it.
     """
     recipe, notes = resolved.config, []
-    encoder = recipe.encoder
+    encoder, frontend = recipe.encoder, with_file_width(recipe.frontend, resolved.base)
     if recipe.start_from is not None:
         start = Trained.load(resolved.base / recipe.start_from)
-        vocabulary = start.tokenizer.vocab_size
+        vocabulary, frontend = start.tokenizer.vocab_size, start.model.config.frontend
         encoder, said = taken_sizes(resolved, start)
         notes += said
     elif recipe.tokenizer.path is not None:
@@ -103,6 +104,8 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
     else:
         vocabulary = {"bytes": 261}.get(recipe.tokenizer.kind, recipe.tokenizer.vocab_size)
         notes.append(f"Vocabulary of {vocabulary:,} tokens, as the recipe asks; little text may give fewer.")
+    if frontend.vectors is not None and not frontend.vectors.tune and not frontend.vectors.rows:
+        notes.append("Vectors of the file stand still and are not learned; how many, the first run will say.")
     length = min(length or 128, encoder.max_length)
     views = []
     for stage in stages_of(recipe):
@@ -113,8 +116,9 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             outputs, said = _outputs(resolved, objective)
             own_notes += said
             readout, share = _document_readout(objective, outputs), 0.0
-        frontend = recipe.frontend.model_copy(update={"vocab_size": vocabulary})
+        frontend = frontend.model_copy(update={"vocab_size": vocabulary})
         with torch.device("meta"):
+            readout = with_own_matrix(readout, frontend)
             model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout))
         training = stage.recipe.training
         positions = rounded_budget(training.batch_tokens, encoder.max_length)

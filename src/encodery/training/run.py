@@ -39,10 +39,8 @@ from encodery.evaluation.results import (
     base_record,
     diagnoses,
 )
-from encodery.frontends.cooccurrence import cooccurrence_embeddings
 from encodery.heads.lexical import LexicalScores
-from encodery.heads.readouts import WordReadout
-from encodery.model import Model, ModelConfig, count, load_matching
+from encodery.model import Model, ModelConfig, count, load_matching, with_own_matrix
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
@@ -53,10 +51,8 @@ from encodery.training.ngrams import fit_ngrams
 from encodery.training.precision import choose_precision
 from encodery.training.recipe import PretrainConfig, Recipe
 from encodery.training.signals import StopRequest
-from encodery.training.stage import Stage, log_unigram, unigram_entropy
-
-# The co-occurrence start looks at no more of the corpus than this: more changes the vectors hardly at all.
-COUNTED_TOKENS = 4_000_000
+from encodery.training.stage import Stage, unigram_entropy
+from encodery.training.word_knowledge import WordKnowledge
 
 
 @dataclass(frozen=True)
@@ -81,6 +77,7 @@ class Run:
     resume_with: str = ""
     began: float = field(default_factory=time.perf_counter)
     pretrain_seconds: float = 0.0
+    words: WordKnowledge = field(default_factory=WordKnowledge)
 
     def carry_out(self) -> RunResult:
         """Every stage in order. What an earlier, interrupted call has finished is taken as it lies there."""
@@ -123,33 +120,24 @@ class Run:
 
     def build(self, tokenizer: Tokenizer, readout: Any, seed: int, start: Trained | None) -> Model:
         """A model with fresh weights from `seed`, and over them those of the starting point that fit."""
-        recipe = self.recipe
-        encoder = recipe.encoder
+        encoder = self.recipe.encoder
         if start is not None:
             # Sizes come from the weights; dropout is a matter of this run.
-            fixed = start.model.config.encoder
+            fixed, frontend = start.model.config.encoder, start.model.config.frontend
             encoder = with_dropout(fixed, encoder.drop_rate, getattr(encoder, "attention_drop_rate", None))
-        frontend = recipe.frontend.model_copy(update={"vocab_size": tokenizer.vocab_size})
+        else:
+            frontend = self.words.frontend(self.recipe.frontend, tokenizer, self.base, self.heed_stop)
+        readout = with_own_matrix(readout, frontend)
         model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout)).initialise(seed)
         if start is not None:
             load_matching(model, dict(start.model.state_dict()))
+        else:
+            self.words.give(model)
         return model.to(self.device)
 
     def start_words(self, model: Model, store: TokenStore, seed: int) -> None:
         """Embeddings from co-occurrence counts, output bias from token counts: seconds that save minutes."""
-        counts = store.counts(model.frontend.vocab_size)
-        with torch.no_grad():
-            if isinstance(model.readout, WordReadout):
-                model.readout.bias.copy_(log_unigram(counts))
-            if self.recipe.frontend.start == "cooccurrence":
-                self.progress.say("embeddings from co-occurrence counts")
-                vectors = cooccurrence_embeddings(
-                    store.documents(COUNTED_TOKENS),
-                    *model.frontend.words.weight.shape,
-                    std=self.recipe.frontend.embedding_std,
-                    seed=seed,
-                )
-                model.frontend.words.weight.copy_(torch.from_numpy(vectors))
+        self.words.start(model, store, seed, self.progress.say)
 
     def fit_ngrams(
         self,
@@ -201,6 +189,7 @@ class Run:
             self.progress.say(f"taking the pretrained encoder from {folder}")
             found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             self.pretrain_seconds = float(found.get("seconds") or 0.0)
+            self.words.remember(found.get("data_facts") or {})
             return Trained.load(folder)
         encoder = with_dropout(self.recipe.encoder, pretrain.drop_rate)
         recipe = self.recipe.model_copy(
@@ -375,6 +364,7 @@ class Run:
         facts: dict[str, Any] = {
             "splits": {name: length_facts(store, self.max_length, long) for name, store in stores.items()},
             "lengths": length_histogram(train, self.max_length),
+            **self.words.facts,
         }
         if "label_counts" in train.facts:
             facts["label_counts"] = train.facts["label_counts"]
