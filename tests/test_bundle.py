@@ -23,6 +23,7 @@ def write(folder: Path, value: float = 1.0, **changes: Any) -> None:
         "tokenizer_json": '{"model": "é"}',
         "card": f"# Card {value}\n",
         "metrics": {"accuracy": value},
+        "knowledge_json": '{"entities": ["é"]}',
     }
     write_bundle(folder, **{**given, **changes})
 
@@ -48,8 +49,11 @@ def test_write_read_and_the_files(tmp_path: Path) -> None:
     write(folder, 0.25)
     holds(folder, 0.25)
     assert read_bundle(folder).tokenizer_json == '{"model": "é"}'
+    assert read_bundle(folder).knowledge_json == '{"entities": ["é"]}'
     assert sorted(path.name for path in folder.iterdir()) == sorted([*known_names, "manifest.json"])
     assert (folder / "card.md").read_text() == "# Card 0.25\n"
+    write(folder, 0.5, knowledge_json=None)
+    assert read_bundle(folder).knowledge_json is None and not (folder / "knowledge.json").exists()
 
 
 def test_replacing_leaves_other_files_and_drops_what_the_new_model_lacks(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A trained model on disk: config, weights, tokenizer, card and metrics, replaced as a whole or not at all.
 
-    config.json  model.safetensors  tokenizer.json  card.md  metrics.json  manifest.json
+    config.json  model.safetensors  tokenizer.json  knowledge.json  card.md  metrics.json  manifest.json
 
 Replacing: the new files are written to a hidden folder inside, synced, and that folder is renamed to
 `.incoming`: from this moment the new model counts. Then its files move out one by one, the manifest last. A
@@ -40,7 +40,8 @@ from encodery.errors import WeightsError, nearest
 format_version = 1
 config_name, weights_name, tokenizer_name = "config.json", "model.safetensors", "tokenizer.json"
 card_name, metrics_name, manifest_name = "card.md", "metrics.json", "manifest.json"
-known_names = (config_name, weights_name, tokenizer_name, card_name, metrics_name)
+knowledge_name = "knowledge.json"
+known_names = (config_name, weights_name, tokenizer_name, knowledge_name, card_name, metrics_name)
 incoming_name = ".incoming"
 most_listed = 10  # tensors of one sort named in a message
 
@@ -57,6 +58,7 @@ class BundleFiles:
     weights: dict[str, Any]
     tokenizer_json: str | None
     metrics: dict[str, Any]
+    knowledge_json: str | None = None
 
 
 def write_bundle(
@@ -67,6 +69,7 @@ def write_bundle(
     tokenizer_json: str | None,
     card: str,
     metrics: Mapping[str, Any],
+    knowledge_json: str | None = None,
 ) -> None:
     """Write a model folder, or replace the model in one; other files in it stay. All weights are tensors of torch, or
     all are numpy arrays.
@@ -83,6 +86,8 @@ def write_bundle(
     }
     if tokenizer_json is not None:
         contents[tokenizer_name] = tokenizer_json.encode()
+    if knowledge_json is not None:
+        contents[knowledge_name] = knowledge_json.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _finish(folder)
@@ -152,6 +157,7 @@ def read_bundle(
     for name in (name for name in known_names if name in files and name != card_name):
         wrong += damaged(places[name].parent, {"files": {name: files[name]}})
     wrong += [f"{name}: missing" for name in (config_name, weights_name, metrics_name) if name not in files]
+    wrong += [f"{name}: a file that this version does not know" for name in files if name not in known_names]
     if wrong:
         raise WeightsError(f"the model folder {folder} is damaged\n  " + "\n  ".join(wrong), fix=restore)
     config = _read_json(places[config_name])
@@ -169,8 +175,10 @@ def read_bundle(
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise WeightsError(f"{places[weights_name]}: not a safetensors file ({error})", fix=restore) from None
-    text = places[tokenizer_name].read_text(encoding="utf-8") if tokenizer_name in files else None
-    return BundleFiles(config, weights, text, _read_json(places[metrics_name]))
+    text, known = (
+        places[name].read_text(encoding="utf-8") if name in files else None for name in (tokenizer_name, knowledge_name)
+    )
+    return BundleFiles(config, weights, text, _read_json(places[metrics_name]), known)
 
 
 def _place(folder: Path, name: str) -> Path:

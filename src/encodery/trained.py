@@ -11,6 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from encodery.bundle import check_fit, read_bundle, write_bundle
+from encodery.data.branches import KnowledgeWriter
+from encodery.data.knowledge import Knowledge
+from encodery.data.mentions import Linker
 from encodery.data.samples import SampleMaker
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import WeightsError
@@ -42,22 +45,33 @@ class Task:
 
 @dataclass
 class Trained:
-    """A model with everything needed to use it. `notes` say what is worth knowing of how it came to be here."""
+    """A model with everything needed to use it. `notes` say what is worth knowing of how it came to be here;
+    `knowledge` is what it knows of the entities that texts mention."""
 
     model: Model
     tokenizer: Tokenizer
     task: Task
     notes: tuple[str, ...] = ()
+    knowledge: Knowledge | None = None
 
     def maker(self) -> SampleMaker:
         """How its samples are made: special tokens, longest length, what happens to longer texts."""
         longest = self.model.config.encoder.max_length
         if self.task.max_tokens is not None:
             longest = min(longest, self.task.max_tokens)
-        return SampleMaker.framed(self.tokenizer.frame, longest, self.task.long)
+        return SampleMaker.framed(self.tokenizer.frame, longest, self.task.long, self.writer())
+
+    def writer(self) -> KnowledgeWriter | None:
+        """What writes its knowledge into samples."""
+        return None if self.knowledge is None else KnowledgeWriter(self.knowledge, self.tokenizer)
+
+    def linker(self) -> Linker | None:
+        """What finds the entities that texts mention."""
+        return None if self.knowledge is None else Linker(self.knowledge)
 
     def save(self, folder: Path, *, card: str, metrics: dict[str, Any]) -> None:
-        """Write the model folder: config.json, model.safetensors, tokenizer.json, card.md, metrics.json."""
+        """Write the model folder: config.json, model.safetensors, tokenizer.json, card.md, metrics.json; and
+        knowledge.json where it knows of entities."""
         write_bundle(
             folder,
             config={
@@ -69,6 +83,7 @@ class Trained:
             tokenizer_json=self.tokenizer.to_json(),
             card=card,
             metrics=metrics,
+            knowledge_json=None if self.knowledge is None else self.knowledge.to_json(),
         )
 
     @classmethod
@@ -81,6 +96,7 @@ class Trained:
         try:
             config = ModelConfig.model_validate(files.config["model"])
             task = Task(**{**files.config["task"], "labels": tuple(files.config["task"]["labels"])})
+            knowledge = None if files.knowledge_json is None else Knowledge.from_json(files.knowledge_json)
         except (KeyError, TypeError, ValidationError) as error:
             raise WeightsError(
                 f"{folder / 'config.json'} does not describe a model of this version: {error}",
@@ -105,4 +121,4 @@ class Trained:
             )
         model = Model(config)
         model.load_state_dict(files.weights)
-        return cls(model.eval(), tokenizer, task)
+        return cls(model.eval(), tokenizer, task, knowledge=knowledge)

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from encodery.data.branches import KnowledgeWriter
 from encodery.data.frames import Frame
-from encodery.data.loader import StoredWindows, StreamedWindows, Windows
-from encodery.data.samples import LongPolicy
+from encodery.data.knowledge import Knowledge
+from encodery.data.loader import StoredWindows, StreamedWindows, Windows, samples_of_row
+from encodery.data.mentions import Linker
+from encodery.data.samples import LengthCounts, LongPolicy, SampleMaker
 from encodery.data.sources import DataConfig, Labels, Ledger, Row, Split, fingerprint, read_rows
 from encodery.data.store import TokenStore, store_in_memory, store_on_disk
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
@@ -34,6 +37,15 @@ class Reading:
     seed: int
     labels: Labels
     cache: Path
+    knowledge: Knowledge | None = None
+
+    def linker(self) -> Linker | None:
+        """What finds mentions, with counts of its own; None where no entities are known."""
+        return None if self.knowledge is None else Linker(self.knowledge)
+
+    def writer(self, tokenizer: Tokenizer) -> KnowledgeWriter | None:
+        """What writes the knowledge into samples; None where there is none."""
+        return None if self.knowledge is None else KnowledgeWriter(self.knowledge, tokenizer)
 
     def rows(self, split: Split, ledger: Ledger | None = None, *, skip: int = 0) -> Iterator[Row]:
         book = Ledger() if ledger is None else ledger
@@ -53,6 +65,7 @@ class Reading:
             self.seed,
             self.labels,
             label_names,
+            *([] if self.knowledge is None else [self.knowledge.entities, self.knowledge.names]),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
@@ -95,7 +108,9 @@ def training_store(
         labels=reading.labels,
         facts=lambda: {"ledger": ledger.to_dict(), "ledger_summary": ledger.summary()},
         on_progress=on_progress,
+        linker=reading.linker(),
     )
+    require_mentions(reading, store)
     require_classes(reading.labels, store.label_names, store.rows)
     return store
 
@@ -111,12 +126,28 @@ def require_classes(labels: Labels, names: list[str], rows: int) -> None:
         )
 
 
+def require_mentions(reading: Reading, store: TokenStore) -> None:
+    """Raise DataError when entities are known and the training texts mention none of them."""
+    if reading.knowledge is None or store.facts["mentions"]["mentions"]:
+        return
+    column = reading.data.knowledge.mentions if reading.data.knowledge is not None else None
+    unknown = store.facts["mentions"].get("mentions of unknown entities", 0)
+    raise DataError(
+        f"none of the {store.rows:,} training rows mentions one of the {len(reading.knowledge.entities):,} entities"
+        + (f"; {unknown:,} mentions are of others" if unknown else ""),
+        expected=f"[[start, stop, entity], ...] in the column {column!r}"
+        if column
+        else "names that occur in the texts",
+        fix="check data.knowledge.mentions and data.knowledge.names, or leave data.knowledge out",
+    )
+
+
 def held_rows(reading: Reading, split: Split, tokenizer: Tokenizer, label_names: list[str]) -> HeldRows:
     """Read and tokenise a split that fits in memory: validation or test."""
     ledger = Ledger()
     rows = list(reading.rows(split, ledger))
     names = label_names if reading.labels in ("class", "classes") else None
-    store = store_in_memory(rows, tokenizer, labels=reading.labels, label_names=names)
+    store = store_in_memory(rows, tokenizer, labels=reading.labels, label_names=names, linker=reading.linker())
     return HeldRows(store, rows, ledger.to_dict())
 
 
@@ -138,21 +169,35 @@ def training_text(
     """Cached rows, shuffled through and through; or with `data.tokens: streamed` rows tokenised on the fly."""
     if reading.data.tokens == "cached":
         store = training_store(reading, tokenizer, on_progress)
-        tokens = int(sample_lengths(store, max_length, reading.data.long).sum())
+        writer = reading.writer(tokenizer)
+        tokens = int(sample_lengths(store, max_length, reading.data.long, writer=writer).sum())
         return TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
-    known = store_in_memory(islice(reading.rows("train"), STREAM_ROWS_KNOWN), tokenizer)
+    known = store_in_memory(islice(reading.rows("train"), STREAM_ROWS_KNOWN), tokenizer, linker=reading.linker())
+    require_mentions(reading, known)
 
     def streamed(seed: int) -> Windows:
         return StreamedWindows(
-            lambda epoch, skip: reading.rows("train", skip=skip), tokenizer, seed=seed, paired=known.paired
+            lambda epoch, skip: reading.rows("train", skip=skip),
+            tokenizer,
+            seed=seed,
+            paired=known.paired,
+            linker=reading.linker(),
         )
 
     return TrainingText(known, streamed, 0)
 
 
-def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy, frame: Frame | None = None) -> np.ndarray:
+def sample_lengths(
+    store: TokenStore,
+    max_length: int,
+    long: LongPolicy,
+    frame: Frame | None = None,
+    writer: KnowledgeWriter | None = None,
+) -> np.ndarray:
     """Tokens of each row once it is framed (as in BERT when nothing is said) and cut to size, its windows added up:
     (rows,)."""
+    if writer is not None and writer.inject is not None:
+        return _made(store, SampleMaker(0, 0, max_length, long, frame, writer))[0]
     lengths = np.diff(store.starts)
     single, pair = (2, 3) if frame is None else (frame.single_size, frame.pair_size)
     if store.paired:
@@ -163,8 +208,18 @@ def sample_lengths(store: TokenStore, max_length: int, long: LongPolicy, frame: 
     return kept + single * windows
 
 
-def length_facts(store: TokenStore, max_length: int, long: LongPolicy) -> dict[str, Any]:
-    """Rows, tokens, how many rows are longer than the limit and what happens to them, and a histogram."""
+def _made(store: TokenStore, maker: SampleMaker) -> tuple[np.ndarray, LengthCounts]:
+    """The lengths by making every sample: what triples take depends on what each text mentions."""
+    counts = LengthCounts()
+    rows = (samples_of_row(store, maker, row, counts) for row in range(store.rows))
+    return np.array([sum(sample.ids.size for sample in samples) for samples in rows], dtype=np.int64), counts
+
+
+def length_facts(
+    store: TokenStore, max_length: int, long: LongPolicy, writer: KnowledgeWriter | None = None
+) -> dict[str, Any]:
+    """Rows, tokens, how many rows are longer than the limit and what happens to them; mentions and the triples written
+    for them."""
     lengths = np.diff(store.starts)
     whole = lengths[0::2] + lengths[1::2] + 3 if store.paired else lengths + 2
     over = whole > max_length
@@ -178,6 +233,15 @@ def length_facts(store: TokenStore, max_length: int, long: LongPolicy) -> dict[s
     else:
         facts["rows split into windows"] = int(over.sum())
         facts["windows"] = int(np.maximum(1, -(-lengths // (max_length - 2))).sum())
+    facts |= store.facts.get("mentions", {})
+    if writer is not None and writer.inject is not None:
+        _, counts = _made(store, SampleMaker(0, 0, max_length, long, None, writer))
+        if "windows" in facts:
+            facts |= {"rows split into windows": counts.split_rows, "windows": counts.windows}
+        else:
+            facts |= {"rows cut": counts.cut_rows, "tokens cut": counts.cut_tokens}
+        facts |= {"triples written": counts.branches, "tokens of triples": counts.branch_tokens}
+        facts["triples left out for lack of room"] = counts.branches_left_out
     return facts
 
 

@@ -28,6 +28,7 @@ MISSING_LABEL: Final = "missing label"
 NOT_ONE_LABEL: Final = "label is not a single value"
 NOT_A_LABEL_LIST: Final = "label is not a list"
 NOT_A_NUMBER: Final = "not a number"
+BAD_MENTIONS: Final = "broken mentions"
 WRONG_FIELDS: Final = "wrong number of fields"
 BROKEN_QUOTES: Final = "broken quotes"
 LINE_TOO_LONG: Final = "line too long"
@@ -53,6 +54,7 @@ FIXES: Final[dict[str, str]] = {
     NOT_ONE_LABEL: "write one label a row, or train with several labels a row (multi-label)",
     NOT_A_LABEL_LIST: "write the labels as a list, or as one string with `label_separator` between them",
     NOT_A_NUMBER: "write the label as a plain finite number with a decimal point, such as 3.5",
+    BAD_MENTIONS: 'write the mentions as a list such as [[0, 5, "Q90"]]: first character, end, and entity of each',
     WRONG_FIELDS: "put fields that hold the separator in double quotes, or correct `delimiter:`",
     BROKEN_QUOTES: 'close the double quote, write a quote inside a field twice (""), or set `quotes: "no"`',
     LINE_TOO_LONG: "break the document into several lines, or read it with `documents: blank` or `file`",

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch, Sample
+from encodery.data.mentions import Linker
 from encodery.data.order import shuffled
 from encodery.data.packing import BatchPlan, pack, plan_batches
 from encodery.data.samples import LengthCounts, SampleMaker
@@ -78,6 +79,7 @@ class StreamedWindows:
         labels: LabelKind = "none",
         label_names: list[str] | None = None,
         paired: bool = False,
+        linker: Linker | None = None,
     ) -> None:
         assert labels not in ("class", "classes") or label_names is not None, "each window would number its own labels"
         self.read = read
@@ -86,6 +88,7 @@ class StreamedWindows:
         self.labels: LabelKind = labels
         self.label_names = label_names
         self.paired = paired
+        self.linker = linker
         self._stream: tuple[int, int, Iterator[Row]] | None = None
 
     def window(self, epoch: int, number: int) -> tuple[TokenStore, np.ndarray] | None:
@@ -96,8 +99,19 @@ class StreamedWindows:
         self._stream = (epoch, number + 1, stream)
         if not rows:
             return None
-        store = store_in_memory(rows, self.tokenizer, labels=self.labels, label_names=self.label_names)
+        store = store_in_memory(
+            rows, self.tokenizer, labels=self.labels, label_names=self.label_names, linker=self.linker
+        )
         return store, shuffled(np.arange(store.rows), store.rows, (self.seed, epoch, number))
+
+
+def samples_of_row(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
+    """The samples of one row of a store, windows included."""
+    if not store.paired:
+        return maker.single(*store.text(row), row, counts, store.mention(row))
+    first, second = store.mention(2 * row), store.mention(2 * row + 1)
+    mentions = None if first is None or second is None else (first, second)
+    return maker.pair(store.text(2 * row), store.text(2 * row + 1), row, counts, mentions)
 
 
 @dataclass
@@ -134,10 +148,7 @@ class Loader:
         """The samples of the given rows of a store, windows of long rows included."""
         made: list[Sample] = []
         for row in rows.tolist():
-            if store.paired:
-                made += self.maker.pair(store.text(2 * row), store.text(2 * row + 1), row, self.counts)
-            else:
-                made += self.maker.single(*store.text(row), row, self.counts)
+            made += samples_of_row(store, self.maker, row, self.counts)
         return made
 
     def _plans(self, samples: list[Sample], epoch: int, window: int) -> list[BatchPlan]:

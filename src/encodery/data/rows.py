@@ -7,7 +7,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from encodery.data import ledger
 from encodery.data.ledger import Watch
@@ -28,14 +28,24 @@ REPAIRED_NUL: Final = "NUL characters taken out of a text"
 REPAIRED_SURROGATE: Final = "half a character (lone surrogate) replaced by U+FFFD"
 
 
+class Mention(NamedTuple):
+    """A stretch of the characters of a text, [start, stop), that names an entity."""
+
+    start: int
+    stop: int
+    entity: str
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of data. `where` says its file and line, such as `train.jsonl:17`."""
+    """One row of data. `where` says its file and line, such as `train.jsonl:17`; `mentions` are those that the row
+    marks in its text."""
 
     text: str
     pair: str | None
     label: str | float | list[str] | None
     where: str
+    mentions: tuple[Mention, ...] = ()
 
 
 class _Bad(Exception):
@@ -55,6 +65,7 @@ class RowMaker:
     label: str | None
     labels: Labels
     separator: str
+    mentions: str | None = None
 
     @property
     def wanted(self) -> tuple[tuple[str, str], ...]:
@@ -107,7 +118,10 @@ class RowMaker:
             if not _VISIBLE.search(pair):
                 raise _Bad(ledger.EMPTY_PAIR)
         label = self._label(value) if self.labels != "none" else None
-        return Row(text, pair, label, raw.where)
+        mentions = ()
+        if self.mentions is not None:
+            mentions = _mentions(value.get(self.mentions), value[self.text[0]])
+        return Row(text, pair, label, raw.where, mentions)
 
     def _label(self, value: dict[str, Any]) -> str | float | list[str]:
         found = value.get(self.label) if self.label is not None else None
@@ -118,6 +132,43 @@ class RowMaker:
         if self.labels == "classes":
             return _classes(found, self.separator)
         return _class(found, ledger.NOT_ONE_LABEL)
+
+
+def _mentions(value: Any, text: Any) -> tuple[Mention, ...]:
+    """Those of a column: a list, or one as JSON; moved to where the characters are once the text is clean."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise _Bad(ledger.BAD_MENTIONS, str(error)) from error
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return ()
+    try:
+        found = read_mentions(value, text)
+    except ValueError as error:
+        raise _Bad(ledger.BAD_MENTIONS, str(error)) from error
+    return tuple(
+        one._replace(start=_cleaned_size(text[: one.start]), stop=_cleaned_size(text[: one.stop])) for one in found
+    )
+
+
+def read_mentions(value: Any, text: Any) -> tuple[Mention, ...]:
+    """[[start, stop, "id"], ...] as Mentions of a text. Raises ValueError that says what is wrong."""
+    found = []
+    for given in value if isinstance(value, list | tuple) else (value,):
+        kinds = tuple(map(type, given)) if isinstance(given, list | tuple) else ()
+        if kinds not in ((int, int, str), (int, int, int)):
+            raise ValueError(f"{str(given)[:40]} is not [start, stop, entity]")
+        start, stop, entity = given
+        if not isinstance(text, str) or not 0 <= start < stop <= len(text):
+            raise ValueError(f"{str(given)[:40]} lies outside of the text")
+        found.append(Mention(start, stop, str(entity)))
+    return tuple(found)
+
+
+def _cleaned_size(text: str) -> int:
+    """How many of these characters `_clean` leaves."""
+    return len(text.replace("\x00", "").removeprefix("\ufeff"))
 
 
 def readable(text: str) -> bool:

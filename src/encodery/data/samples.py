@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from encodery.batch import Sample
+from encodery.data.branches import KnowledgeWriter
 from encodery.data.frames import Frame
 
 LongPolicy = Literal["split", "cut"]
@@ -27,6 +28,9 @@ class LengthCounts:
     cut_rows: int = 0
     cut_tokens: int = 0
     kept_tokens: int = 0
+    branches: int = 0
+    branch_tokens: int = 0
+    branches_left_out: int = 0
 
     def to_dict(self) -> dict[str, int]:
         return dict(vars(self))
@@ -39,7 +43,8 @@ class SampleMaker:
     A single text becomes `[CLS] text [SEP]`, a pair `[CLS] a [SEP] b [SEP]` with segment 1 from b on, unless `frame`
     says what stands around texts instead (`SampleMaker.framed`). A text that is too long is split into full windows
     and a rest (`long: split`) or loses its end (`cut`). A pair that is too long loses the end of its longer text, token
-    by token, as in BERT; it is never split.
+    by token, as in BERT; it is never split. With a `writer` samples know which entities their tokens name, and triples
+    of these stand behind the text where there is room; a text that is too long leaves some.
     """
 
     cls_id: int | None
@@ -47,11 +52,14 @@ class SampleMaker:
     max_length: int
     long: LongPolicy = "split"
     frame: Frame | None = None
+    writer: KnowledgeWriter | None = None
 
     @classmethod
-    def framed(cls, frame: Frame, max_length: int, long: LongPolicy = "split") -> SampleMaker:
+    def framed(
+        cls, frame: Frame, max_length: int, long: LongPolicy = "split", writer: KnowledgeWriter | None = None
+    ) -> SampleMaker:
         """With the special tokens that `frame` names."""
-        return cls(None, None, max_length, long, frame)
+        return cls(None, None, max_length, long, frame, writer)
 
     @property
     def around(self) -> Frame:
@@ -61,10 +69,20 @@ class SampleMaker:
         assert self.cls_id is not None and self.sep_id is not None, "a frame, or the ids of its two tokens"
         return Frame((self.cls_id,), (self.sep_id,), (self.sep_id,))
 
-    def single(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, counts: LengthCounts) -> list[Sample]:
+    def single(
+        self,
+        ids: np.ndarray,
+        starts_word: np.ndarray,
+        uid: int,
+        counts: LengthCounts,
+        mention: np.ndarray | None = None,
+    ) -> list[Sample]:
+        """The samples of one text. `mention` (T,) is what a Linker says of its tokens."""
         room = self.max_length - self.around.single_size
         counts.rows += 1
         total = ids.size
+        if room < total and self.writer is not None and mention is not None:
+            room -= min(room // 2, self.writer.room_for(mention))
         if total <= room:
             pieces = [(0, total)]
         elif self.long == "cut":
@@ -76,7 +94,12 @@ class SampleMaker:
             counts.split_rows += 1
         counts.windows += len(pieces)
         counts.kept_tokens += pieces[-1][1]
-        return [self._framed(ids[a:b], starts_word[a:b], uid, part) for part, (a, b) in enumerate(pieces)]
+        samples = [self._framed(ids[a:b], starts_word[a:b], uid, part) for part, (a, b) in enumerate(pieces)]
+        if self.writer is None or mention is None:
+            return samples
+        before = len(self.around.before)
+        mentions = [(before, mention[a:b]) for a, b in pieces]
+        return [self._known(one, [found], counts) for one, found in zip(samples, mentions)]
 
     def pair(
         self,
@@ -84,7 +107,9 @@ class SampleMaker:
         second: tuple[np.ndarray, np.ndarray],
         uid: int,
         counts: LengthCounts,
+        mentions: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> list[Sample]:
+        """The sample of a pair of texts. `mentions` are what a Linker says of their tokens."""
         frame = self.around
         room = self.max_length - frame.pair_size
         a, b = first[0].size, second[0].size
@@ -105,7 +130,19 @@ class SampleMaker:
         starts_word[begin : begin + b] = second[1][:b]
         segment = np.zeros(ids.size, dtype=np.int64)
         segment[begin:] = frame.second
-        return [Sample(ids, starts_word, segment, uid)]
+        sample = Sample(ids, starts_word, segment, uid)
+        if mentions is None:
+            return [sample]
+        return [self._known(sample, [(len(frame.before), mentions[0][:a]), (begin, mentions[1][:b])], counts)]
+
+    def _known(self, sample: Sample, mentions: list[tuple[int, np.ndarray]], counts: LengthCounts) -> Sample:
+        """The sample with what is known of its mentions, each array of them from a place in it on."""
+        if self.writer is None:
+            return sample
+        whole = np.zeros(sample.ids.size, dtype=np.uint32)
+        for begin, mention in mentions:
+            whole[begin : begin + mention.size] = mention
+        return self.writer.write(sample, whole, self.max_length - sample.ids.size, counts)
 
     def _framed(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int) -> Sample:
         frame = self.around

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from encodery.config import Config
+from encodery.data.knowledge import KnowledgeConfig
 from encodery.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -105,10 +106,20 @@ class DataConfig(Config):
     bad_rows_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """With `skip`: stop when more than this share of the rows is bad."""
 
+    knowledge: KnowledgeConfig | None = None
+    """Entities that the texts mention, and what is known of them; none when left out."""
+
     @field_validator("text")
     @classmethod
     def _some_text(cls, text: str | list[str]) -> str | list[str]:
         return _not_empty(text)
+
+    @model_validator(mode="after")
+    def _mentions_of_one_column(self) -> DataConfig:
+        texts = [self.text, *(source.text for source in (*self.train, *(self.validation or ()), *(self.test or ())))]
+        if self.knowledge is not None and self.knowledge.mentions and any(isinstance(text, list) for text in texts):
+            raise ValueError("knowledge.mentions counts the characters of one column: text cannot be several")
+        return self
 
 
 def has_split(data: DataConfig, split: Split) -> bool:

@@ -10,13 +10,15 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from encodery.data.mentions import Linker
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import DataError, nearest
@@ -30,7 +32,8 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,300}")
 
 @dataclass
 class TokenStore:
-    """Tokenised rows. `tokens` holds id and word-start flag of every token in one number (the top bit is the flag).
+    """Tokenised rows. `tokens` holds id and word-start flag of every token in one number (the top bit is the flag);
+    `mentions` the entity that it names, as the Linker says it, where entities are known.
 
     `starts` (texts + 1,) says where each text begins; a row has one text, or two when `paired`. `labels` holds one
     entry a row: int64 class numbers, float64 numbers, or (rows, C) bool; None without labels.
@@ -42,6 +45,7 @@ class TokenStore:
     labels: np.ndarray | None = None
     label_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    mentions: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -52,6 +56,10 @@ class TokenStore:
         packed = self.tokens[self.starts[number] : self.starts[number + 1]]
         flag = _flag(packed.dtype)
         return (packed & ~flag).astype(np.int64), (packed & flag) != 0
+
+    def mention(self, number: int) -> np.ndarray | None:
+        """The entity that each token of one text names (uint32); None where entities are not known."""
+        return None if self.mentions is None else self.mentions[self.starts[number] : self.starts[number + 1]]
 
     def documents(self, most_tokens: int | None = None) -> Iterator[np.ndarray]:
         """The ids of each text, in order; stops after `most_tokens`."""
@@ -81,8 +89,17 @@ def _token_type(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 1 << 15 else np.uint32)
 
 
-def tokenise(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[list[Row], np.ndarray, np.ndarray]]:
-    """Tokenise rows in blocks: yields (rows, packed tokens, lengths of their texts)."""
+class Block(NamedTuple):
+    """Some rows with their packed tokens, the lengths of their texts, and the entities of the tokens where known."""
+
+    rows: list[Row]
+    tokens: np.ndarray
+    lengths: np.ndarray
+    mentions: np.ndarray | None
+
+
+def tokenise(rows: Iterable[Row], tokenizer: Tokenizer, linker: Linker | None = None) -> Iterator[Block]:
+    """Tokenise rows in blocks. With a `linker` their mentions are found."""
     dtype = _token_type(tokenizer.vocab_size)
     stream = iter(rows)
     paired: bool | None = None
@@ -99,10 +116,21 @@ def tokenise(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[list[R
             texts.append(row.text)
             if row.pair is not None:
                 texts.append(row.pair)
-        ids, starts_word, lengths = tokenizer.encode_flat(texts)
+        mentions = None
+        if linker is None:
+            ids, starts_word, lengths = tokenizer.encode_flat(texts)
+        else:
+            encoded = tokenizer.encode_batch(texts)
+            ids, starts_word = (
+                np.concatenate([getattr(one, name) for one in encoded]) for name in ("ids", "starts_word")
+            )
+            lengths = np.array([one.ids.size for one in encoded], dtype=np.int64)
+            # The second text of a pair marks none; names are looked for in both.
+            marked = [marks for row in block for marks in ((row.mentions, ()) if paired else (row.mentions,))]
+            mentions = np.concatenate([linker.link(*given) for given in zip(texts, marked, encoded)])
         packed = ids.astype(dtype)
         packed[starts_word] |= _flag(dtype)
-        yield block, packed, lengths
+        yield Block(block, packed, lengths, mentions)
 
 
 def store_in_memory(
@@ -111,21 +139,28 @@ def store_in_memory(
     *,
     labels: LabelKind = "none",
     label_names: list[str] | None = None,
+    linker: Linker | None = None,
 ) -> TokenStore:
-    """Tokenise rows into memory. With `label_names` a label outside of them is a DataError."""
+    """Tokenise rows into memory. With `label_names` a label outside of them is a DataError; a `linker` finds what the
+    texts mention."""
     gathered = _LabelGatherer(labels, label_names)
-    tokens, lengths = [], []
+    tokens, lengths, mentions = [], [], [np.zeros(0, np.uint32)]
     paired = False
-    for block, packed, sizes in tokenise(rows, tokenizer):
-        paired = paired or block[0].pair is not None
-        gathered.add(block)
-        tokens.append(packed)
-        lengths.append(sizes)
+    for block in tokenise(rows, tokenizer, linker):
+        paired = paired or block.rows[0].pair is not None
+        gathered.add(block.rows)
+        tokens.append(block.tokens)
+        lengths.append(block.lengths)
+        if block.mentions is not None:
+            mentions.append(block.mentions)
     dtype = _token_type(tokenizer.vocab_size)
     flat = np.concatenate(tokens) if tokens else np.zeros(0, dtype)
     starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]) if lengths else np.zeros(1, np.int64)
     array, names, facts = gathered.finish()
-    return TokenStore(flat, starts.astype(np.int64), paired, array, names, facts)
+    if linker is None:
+        return TokenStore(flat, starts.astype(np.int64), paired, array, names, facts)
+    facts["mentions"] = linker.counts.to_dict()
+    return TokenStore(flat, starts.astype(np.int64), paired, array, names, facts, np.concatenate(mentions))
 
 
 def store_on_disk(
@@ -137,6 +172,7 @@ def store_on_disk(
     label_names: list[str] | None = None,
     facts: Callable[[], dict[str, Any]] = dict,
     on_progress: Callable[[int, int], None] | None = None,
+    linker: Linker | None = None,
 ) -> TokenStore:
     """Open the store in `folder`, or tokenise `rows()` into it first.
 
@@ -152,7 +188,7 @@ def store_on_disk(
     work = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     work.mkdir(parents=True)
     try:
-        _write(work, rows(), tokenizer, _LabelGatherer(labels, label_names), facts, on_progress)
+        _write(work, rows(), tokenizer, _LabelGatherer(labels, label_names), facts, on_progress, linker)
         try:
             os.rename(work, folder)
         except OSError:
@@ -178,18 +214,24 @@ def _write(
     gathered: _LabelGatherer,
     facts: Callable[[], dict[str, Any]],
     on_progress: Callable[[int, int], None] | None,
+    linker: Linker | None,
 ) -> None:
     dtype = _token_type(tokenizer.vocab_size)
     total = texts = row_count = 0
     paired = False
-    with (work / "tokens.bin").open("wb") as tokens, (work / "starts.bin").open("wb") as starts:
+    with ExitStack() as files:
+        tokens, starts = (files.enter_context((work / name).open("wb")) for name in ("tokens.bin", "starts.bin"))
+        mentions = None if linker is None else files.enter_context((work / "mentions.bin").open("wb"))
         starts.write(np.zeros(1, np.int64).tobytes())
-        for block, packed, sizes in tokenise(rows, tokenizer):
-            paired = paired or block[0].pair is not None
-            gathered.add(block)
-            tokens.write(packed.tobytes())
-            starts.write((total + np.cumsum(sizes)).astype(np.int64).tobytes())
-            total, texts, row_count = total + packed.size, texts + sizes.size, row_count + len(block)
+        for block in tokenise(rows, tokenizer, linker):
+            paired = paired or block.rows[0].pair is not None
+            gathered.add(block.rows)
+            tokens.write(block.tokens.tobytes())
+            starts.write((total + np.cumsum(block.lengths)).astype(np.int64).tobytes())
+            if mentions is not None and block.mentions is not None:
+                mentions.write(block.mentions.tobytes())
+            total, texts = total + block.tokens.size, texts + block.lengths.size
+            row_count += len(block.rows)
             if on_progress is not None:
                 on_progress(row_count, total)
     array, names, label_facts = gathered.finish()
@@ -205,6 +247,8 @@ def _write(
         "label_names": names,
         "facts": {**facts(), **label_facts},
     }
+    if linker is not None:
+        meta["facts"]["mentions"] = linker.counts.to_dict()
     (work / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
 
 
@@ -218,17 +262,22 @@ def _open(folder: Path) -> TokenStore | None:
             and (folder / "tokens.bin").stat().st_size == meta["tokens"] * dtype.itemsize
             and (folder / "starts.bin").stat().st_size == (meta["texts"] + 1) * 8
         )
+        known = "mentions" in meta["facts"]
+        whole = whole and (not known or (folder / "mentions.bin").stat().st_size == 4 * meta["tokens"])
         array = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False) if meta["labels"] else None
         whole = whole and (array is None or [array.dtype.str, *array.shape] == meta["labels"])
     except (OSError, ValueError, KeyError, TypeError, EOFError):
-        whole, meta, dtype, array = False, {}, np.dtype(np.uint16), None
+        whole, meta, dtype, array, known = False, {}, np.dtype(np.uint16), None, False
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
         return None
     empty = np.zeros(0, dtype)
     tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r") if meta["tokens"] else empty
     starts = np.memmap(folder / "starts.bin", dtype=np.int64, mode="r")
-    return TokenStore(tokens, starts, meta["paired"], array, meta["label_names"], meta["facts"])
+    mentions = np.zeros(0, np.uint32) if known else None
+    if known and meta["tokens"]:
+        mentions = np.memmap(folder / "mentions.bin", dtype=np.uint32, mode="r")
+    return TokenStore(tokens, starts, meta["paired"], array, meta["label_names"], meta["facts"], mentions)
 
 
 class _LabelGatherer:

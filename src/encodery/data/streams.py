@@ -104,7 +104,8 @@ def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels)
             else "say `data.label: COLUMN`",
         )
     names = (text,) if isinstance(text, str) else tuple(text)
-    return RowMaker(names, pair, label, labels, data.label_separator)
+    mentions = data.knowledge.mentions if data.knowledge is not None else None
+    return RowMaker(names, pair, label, labels, data.label_separator, mentions)
 
 
 def reading(source: SourceConfig, wanted: tuple[str, ...] | None, split: Split) -> Reading:
@@ -115,7 +116,10 @@ def _read_place(
     place: Place, maker: RowMaker, source: SourceConfig, split: Split, watch: Watch
 ) -> Iterator[tuple[Row | None, int]]:
     """Rows of one file, None for a bad one; a column that no row has is an error, not a thousand bad rows."""
-    how = reading(source, tuple(dict.fromkeys(name for _, name in maker.wanted)), split)
+    wanted = dict.fromkeys(name for _, name in maker.wanted)
+    if maker.mentions is not None:  # a file without this column marks no mentions
+        wanted[maker.mentions] = None
+    how = reading(source, tuple(wanted), split)
     if place.format in FIXED_COLUMNS:
         if place.format not in ("text", "folder"):
             _check_columns(maker, column_names(place, how), place.name)

@@ -19,6 +19,7 @@ from encodery.bricks.pooling import Pooling
 from encodery.data.corpus import sample_lengths
 from encodery.data.loader import Loader, Place, Prefetched, StoredWindows
 from encodery.data.packing import longest_row, rounded_budget
+from encodery.data.rows import read_mentions
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import DataError, WeightsError, nearest
@@ -26,7 +27,8 @@ from encodery.evaluation.evaluate import probabilities, row_logits
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
 
-Text = str | tuple[str, str] | list[str]
+Text = str | tuple[str, str] | list[str] | dict[str, Any]
+"""A text, a pair of texts, or a text with its mentions: {"text": ..., "entities": [[start, stop, entity], ...]}."""
 
 # Texts that are tokenised, packed and answered together: memory stays flat however many come.
 TEXTS_AT_ONCE = 8192
@@ -116,7 +118,7 @@ class Predictor:
         if task.paired:
             raise DataError(f"prompt {name!r}", expected="no prompt: this model was trained on pairs of texts")
         words = task.prompts[name]
-        return (words + text if isinstance(text, str) else text for text in texts)
+        return (_begun(text, words) for text in texts)
 
     def logits(self, store: TokenStore) -> np.ndarray:
         """What the readout says of each row of a tokenised store, (rows, C) float32."""
@@ -145,13 +147,13 @@ class Predictor:
 
     def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
         rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
-        return store_in_memory(rows, self.trained.tokenizer)
+        return store_in_memory(rows, self.trained.tokenizer, linker=self.trained.linker())
 
     def loader(self, store: TokenStore) -> Loader:
         """Batches of a tokenised store, in order."""
         maker = self.trained.maker()
         budget = rounded_budget(self.batch_tokens, maker.max_length)
-        lengths = sample_lengths(store, maker.max_length, maker.long, maker.around)
+        lengths = sample_lengths(store, maker.max_length, maker.long, maker.around, maker.writer)
         if lengths.sum() < budget:
             # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
             maker = replace(maker, max_length=min(maker.max_length, int(lengths.max(initial=4))))
@@ -214,12 +216,24 @@ def load(folder: str | Path, *, precision: str = "fp32") -> Predictor:
     return Predictor(Trained.load(Path(folder)), precision)  # type: ignore[arg-type]
 
 
+def _begun(text: Text, words: str) -> Text:
+    """A text with these words before it. Marked mentions would no longer stand where they are marked."""
+    if isinstance(text, dict):
+        raise DataError("a text with marked entities cannot have a prompt", fix='give prompt="", or the text alone')
+    return words + text if isinstance(text, str) else text
+
+
 def _as_row(text: Text, number: int, *, paired: bool) -> Row:
     where = f"text {number + 1}"
     if paired:
-        if isinstance(text, str) or len(text) != 2:
+        if isinstance(text, str | dict) or len(text) != 2:
             raise DataError(f"{where} is {text!r:.80}", expected="a pair of texts: this model was trained on pairs")
         return Row(text[0], text[1], None, where)
+    if isinstance(text, dict) and isinstance(text.get("text"), str):
+        try:
+            return Row(text["text"], None, None, where, read_mentions(text.get("entities", ()), text["text"]))
+        except ValueError as error:
+            raise DataError(f"{where}: {error}", expected='"entities": [[start, stop, "id"], ...]') from None
     if not isinstance(text, str):
         raise DataError(f"{where} is {text!r:.80}", expected="one text (a string)")
     return Row(text, None, None, where)
