@@ -81,13 +81,13 @@ def write_bundle(
     contents: dict[str, Content] = {
         config_name: _json_text({"format": format_version, **config}),
         weights_name: _packed(weights),
-        card_name: card.encode(),
         metrics_name: _json_text(metrics),
     }
     if tokenizer_json is not None:
         contents[tokenizer_name] = tokenizer_json.encode()
     if knowledge_json is not None:
         contents[knowledge_name] = knowledge_json.encode()
+    contents[card_name] = card.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _finish(folder)
