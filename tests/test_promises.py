@@ -99,7 +99,7 @@ FRONTENDS: list[dict[str, Any]] = [
     {"embedding": "hashed", "hashes": 1, "width": 12},
     {"embedding": "characters", "ngram_lengths": [1, 3], "ngram_rows": 64},
     {"embedding": "characters", "character_model": "convolution", "character_kernels": [1, 3], "character_filters": 3},
-    {"embedding": "characters", "character_model": "convolution", "highway_layers": 0, "character_rows": 9},
+    {"embedding": "characters", "character_model": "convolution", "highway_layers": 0, "character_rows": 19},
     {"embedding": "static", "vectors": {"path": "vectors.txt", "rows": 20}},
     {"embedding": "static", "vectors": {"path": "vectors.txt", "rows": 20, "tune": False}, "width": 12},
 ]

@@ -16,7 +16,8 @@ from encodery.frontends.fitting import least_squares, linear_map
 from encodery.frontends.hashing import GOLDEN, mixed, rows_of
 
 MOST_CHARACTERS = 32  # of one token, with the space before it; what stands behind them is left out
-NO_TEXT = 0x110000  # behind the last character there is: tokens without text are one letter each of their own
+NO_TEXT = 0x110000  # behind the last character there is: begins a token without text; digits of its number follow
+RESERVED = 12  # vectors of characters for what is no character: the end of a token, NO_TEXT and ten digits
 NOTHING = -1  # behind the last character of a token
 # Distinct tokens, and windows over their characters, are filled up to a multiple of so many: products keep few shapes.
 UNITS_AT_ONCE, WINDOWS_AT_ONCE = 128, 1024
@@ -46,7 +47,7 @@ class Spelled(nn.Module):
                 fix="take the tokenizer that the model was made for",
             )
         for number, text in enumerate(tokens):
-            codes = [NO_TEXT + number] if text is None else [ord(char) for char in text[:MOST_CHARACTERS]]
+            codes = _numbered(number) if text is None else [ord(char) for char in text[:MOST_CHARACTERS]]
             self.spelling[number, : len(codes)] = torch.tensor(codes, dtype=torch.int32)
             self.spelling[number, len(codes) :] = NOTHING
         self.derive()
@@ -61,6 +62,10 @@ class Spelled(nn.Module):
                 "this model makes vectors from characters, and was not told those of its tokens",
                 fix="call model.frontend.spell(tokenizer.written()) once after it is built",
             )
+
+
+def _numbered(token: int) -> list[int]:
+    return [NO_TEXT, *(NO_TEXT + 1 + int(digit) for digit in str(token))]
 
 
 class Ngrams(Spelled):
@@ -216,8 +221,9 @@ class ConvolvedCharacters(Spelled):
         reach = torch.arange(max(self.kernels), device=ids_U.device)
         codes_UT = F.pad(codes_UT, (0, reach.numel() - 1, 0, 1), value=NOTHING)
         codes_NK = codes_UT[whose_N[:, None], within_N[:, None] + reach]
-        # Row 0 stands behind the end of a token.
-        rows_NK = torch.where(codes_NK == NOTHING, 0, 1 + codes_NK % (self.characters.shape[0] - 1))
+        rows_NK = RESERVED + codes_NK % (self.characters.shape[0] - RESERVED)
+        rows_NK = torch.where(codes_NK >= NO_TEXT, 1 + codes_NK - NO_TEXT, rows_NK)
+        rows_NK = torch.where(codes_NK == NOTHING, 0, rows_NK)
         x_NKC = F.embedding(rows_NK, self.characters)
         found = []
         for kernel, layer in zip(self.kernels, self.convolutions):

@@ -65,7 +65,7 @@ class TextConfig(Config):
     """For n-grams: rows of the table that they are hashed into."""
     character_width: int = Field(default=16, ge=1, le=1024)
     """For the convolution: numbers in the vector of a character."""
-    character_rows: int = Field(default=4096, ge=2, le=1 << 21)
+    character_rows: int = Field(default=4096, ge=16, le=1 << 21)
     """For the convolution: vectors of characters, into which they are hashed."""
     character_kernels: tuple[int, ...] = (1, 2, 3, 4, 5)
     """For the convolution: widths of its filters, in characters."""
