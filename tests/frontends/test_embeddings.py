@@ -50,7 +50,8 @@ def test_a_hashed_vector_is_the_weighted_sum_of_its_rows() -> None:
         expected = sum(weight * table.table[row] for weight, row in zip(weights, rows))
         torch.testing.assert_close(found[place], expected)
     torch.testing.assert_close(table.matrix()[IDS], found)
-    assert float(found.detach().std()) == pytest.approx(0.1, rel=0.6)
+    many = drawn(HashedTable(2000, 16, rows=500, hashes=3, weights=2000))
+    assert float(many.matrix().detach().std()) == pytest.approx(0.1, rel=0.1)  # type: ignore[operator]
 
 
 def test_the_memory_of_hashed_tables_does_not_grow_with_the_vocabulary() -> None:
