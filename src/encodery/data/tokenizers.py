@@ -68,7 +68,7 @@ class Tokenizer:
 
     As in that library, the name of a special token written in a text (`[MASK]`) is read as that token.
     Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
-    `facts["special"]` may name the token of a role ({"cls": "<|begin|>"}), or say None: this tokenizer has none.
+    `facts["special"]` may name the token of a role ({"cls": "<|begin|>"}), `facts["may_lack"]` roles that may be missing.
     """
 
     def __init__(self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
@@ -76,10 +76,9 @@ class Tokenizer:
         inner.no_padding()
         self._inner = inner
         self._facts = dict(facts or {})
-        said: dict[str, str | None] = self._facts.get("special", {})
-        named = {role: (token,) if token is not None else () for role, token in said.items()}
+        named = {role: (token,) for role, token in self._facts.get("special", {}).items()}
         found = {role: _first(inner, names) for role, names in {**_NAMES, **named}.items()}
-        optional = {"unk", *(role for role, token in said.items() if token is None)}
+        optional = {"unk", *self._facts.get("may_lack", ())}
         missing = [role for role, number in found.items() if number is None and role not in optional]
         if missing:
             raise DataError(

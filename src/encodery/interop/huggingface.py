@@ -1,231 +1,202 @@
-"""Model folders of Hugging Face and sentence-transformers -> Trained: sizes, weights by a table of names, tokenizer.
+"""Model folders of Hugging Face and sentence-transformers <-> Trained: read from a folder or the Hub, and written.
 
-A family is two things: how its config.json names the sizes, and a table of its weight names beside ours. Nothing of
-the folder is executed, and only safetensors are read.
+A family is a table of its sizes and of its weight names beside ours (huggingface_bert.py, huggingface_rotary.py,
+huggingface_relative.py); the same lines are read in both directions. Nothing of a folder is executed, and only
+safetensors are read.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from tokenizers import normalizers
 from torch import Tensor
 
 from encodery.bundle import check_fit
 from encodery.data.tokenizers import Tokenizer
-from encodery.encoders.transformer import TransformerConfig
-from encodery.errors import WeightsError
-from encodery.frontends.options import TextConfig
-from encodery.heads.options import VectorReadoutConfig, WordReadoutConfig
+from encodery.errors import WeightsError, nearest
+from encodery.interop.huggingface_families import FAMILIES
+from encodery.interop.huggingface_folder import opened, read_object, read_weights
+from encodery.interop.huggingface_sentence import Sentence, is_sentence, read_sentence
+from encodery.interop.huggingface_tables import (
+    Family,
+    Place,
+    Sizes,
+    joined,
+    matches,
+    places,
+    read_config,
+    shapes_of,
+)
+from encodery.interop.huggingface_writer import write_huggingface
 from encodery.model import Model, ModelConfig
 from encodery.trained import Task, Trained
 
-Sizes = Mapping[str, Any]
-Names = tuple[tuple[str, tuple[str, ...]], ...]
+__all__ = ["FAMILIES", "read_huggingface", "write_huggingface"]
+
+MOST_NAMED = 10
+"""Weights named in a note."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """One `model_type`: `encoder` reads its config.json, the tables say where each of our weights comes from.
+def read_huggingface(given: str | Path) -> Trained:
+    """Read a folder as `save_pretrained` or sentence-transformers writes it, or the model of this name on the Hub.
 
-    A table has (our name, their names): several of theirs are stacked row upon row. `*` stands for the number of the
-    block. `prefixes` are what their names may begin with.
+    With a masked-word head the model can go on pretraining; without one, or from sentence-transformers, it gives
+    vectors: pooled and scaled to length 1 as the folder's modules.json says, else the mean. The `notes` of the result
+    name the weights of the file that were not used. Raises WeightsError when the folder is incomplete or damaged, its
+    family is not known, or a weight is missing, unknown or has another shape; MissingExtra when a model must be
+    fetched and the package for that is not there.
     """
+    folder = opened(given)
+    sentence = read_sentence(folder)
+    body = sentence.body
+    sizes = read_object(body / "config.json")
+    family = _family_of(sizes, body / "config.json")
+    theirs = read_weights(body)
+    prefix = _prefix(family, theirs, body)
+    said = _has_head(family, sizes, theirs)
+    head = said and not is_sentence(folder)
+    try:
+        config = read_config(family, sizes, head=head)
+    except WeightsError as problem:
+        raise WeightsError(f"{body}: {problem.given}", expected=problem.expected, fix=problem.fix) from None
+    if not head:
+        config = config.model_copy(update={"readout": sentence.readout()})
+    weights, notes = _taken(family, sizes, config, theirs, prefix)
+    weights |= sentence.weights
+    check_fit(shapes_of(config), {name: tuple(value.shape) for name, value in weights.items()})
+    model = Model(config)
+    model.load_state_dict(weights)
+    tokenizer = _tokenizer(body, family, config, lowercase=sentence.lowercase, masks=head)
+    if said and not head:
+        notes.append("the masked-word head is left out: sentence-transformers uses the encoder alone")
+    task = Task("masked") if head else _vectors(sentence, config)
+    return Trained(model.eval(), tokenizer, task, tuple(notes))
 
-    encoder: Callable[[Sizes], TransformerConfig]
-    prefixes: tuple[str, ...]
-    body: Names
-    blocks: Names
-    words: Names
 
-
-def _bert_encoder(sizes: Sizes) -> TransformerConfig:
-    kind = sizes.get("position_embedding_type", "absolute")
-    if kind != "absolute":
-        raise WeightsError(f"position_embedding_type is {kind!r}", expected="absolute: a learned table")
-    return TransformerConfig(
-        width=sizes["hidden_size"],
-        depth=sizes["num_hidden_layers"],
-        heads=sizes["num_attention_heads"],
-        mlp_width=sizes["intermediate_size"],
-        norm_place="post",
-        norm_epsilon=sizes.get("layer_norm_eps", 1e-12),
-        activation=_activation(sizes.get("hidden_act", "gelu")),
-        positions="learned",
-        max_length=sizes["max_position_embeddings"],
-        drop_rate=sizes.get("hidden_dropout_prob", 0.1),
-        attention_drop_rate=sizes.get("attention_probs_dropout_prob", 0.1),
+def _vectors(sentence: Sentence, config: ModelConfig) -> Task:
+    limit = sentence.max_tokens
+    return Task(
+        "vectors",
+        long="cut",
+        max_tokens=limit if limit is not None and limit < config.encoder.max_length else None,
+        prompts=sentence.prompts,
+        prompt=sentence.prompt,
     )
 
 
-def _linear(ours: str, *theirs: str) -> Names:
-    """The two rows of a linear layer or a norm."""
-    return tuple((f"{ours}.{part}", tuple(f"{name}.{part}" for name in theirs)) for part in ("weight", "bias"))
-
-
-_BERT = Family(
-    encoder=_bert_encoder,
-    prefixes=("", "bert."),
-    body=(
-        ("frontend.words.weight", ("embeddings.word_embeddings.weight",)),
-        ("frontend.segments.weight", ("embeddings.token_type_embeddings.weight",)),
-        ("encoder.positions.table.weight", ("embeddings.position_embeddings.weight",)),
-        *_linear("encoder.input_norm", "embeddings.LayerNorm"),
-    ),
-    blocks=(
-        *_linear(
-            "encoder.blocks.*.attention.qkv",
-            "encoder.layer.*.attention.self.query",
-            "encoder.layer.*.attention.self.key",
-            "encoder.layer.*.attention.self.value",
-        ),
-        *_linear("encoder.blocks.*.attention.outer", "encoder.layer.*.attention.output.dense"),
-        *_linear("encoder.blocks.*.attention_norm", "encoder.layer.*.attention.output.LayerNorm"),
-        *_linear("encoder.blocks.*.mlp.inner", "encoder.layer.*.intermediate.dense"),
-        *_linear("encoder.blocks.*.mlp.outer", "encoder.layer.*.output.dense"),
-        *_linear("encoder.blocks.*.mlp_norm", "encoder.layer.*.output.LayerNorm"),
-    ),
-    words=(
-        *_linear("readout.transform", "cls.predictions.transform.dense"),
-        *_linear("readout.norm", "cls.predictions.transform.LayerNorm"),
-        ("readout.bias", ("cls.predictions.bias",)),
-    ),
-)
-
-FAMILIES: dict[str, Family] = {"bert": _BERT}
-
-
-def read_huggingface(folder: str | Path) -> Trained:
-    """Read a folder as `save_pretrained` or sentence-transformers writes it.
-
-    With a masked-word head the model can go on pretraining; without one it gives vectors: pooled and scaled to length
-    1 as the folder's modules.json says, else the mean. Raises WeightsError when the folder is incomplete, its family
-    is not known, or a weight is missing or has another shape.
-    """
-    folder = Path(folder)
-    sizes = _json(folder / "config.json")
+def _family_of(sizes: Sizes, file: Path) -> Family:
     name = sizes.get("model_type")
     if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
-        raise WeightsError(f"{folder / 'config.json'}: model_type {name!r}", expected=f"one of: {known}")
-    family = FAMILIES[name]
-    try:
-        encoder = family.encoder(sizes)
-    except ValidationError as problem:
-        raise WeightsError(f"{folder / 'config.json'} has sizes that cannot be: {problem.errors()[0]['msg']}") from None
-    except KeyError as missing:
-        raise WeightsError(f"{folder / 'config.json'} has no {missing}", fix="copy the file from its source") from None
-    theirs = _weights(folder)
-    prefix = next((p for p in family.prefixes if p + family.body[0][1][0] in theirs), None)
-    if prefix is None:
+        near = nearest(str(name), FAMILIES)
+        raise WeightsError(f"{file}: model_type {name!r}{near}", expected=f"one of: {known}")
+    return FAMILIES[name]
+
+
+def _prefix(family: Family, theirs: dict[str, Tensor], folder: Path) -> str:
+    """What their names begin with: known by the table of the words."""
+    words = family.rows[0].theirs[0].split("|")
+    found = next((prefix for prefix in family.prefix for name in words if prefix + name in theirs), None)
+    if found is None:
         raise WeightsError(
-            f"{folder / 'model.safetensors'} has no {family.body[0][1][0]}",
-            expected=f"the weights of a {name} model",
+            f"{folder} has no weight {words[0]}", expected=f"the weights of a model of the family {family.name}"
         )
-    has_words = all(part in theirs for _, parts in family.words for part in parts)
-    pooling, normalise = _pooling(folder)
-    readout = (
-        WordReadoutConfig(norm_epsilon=encoder.norm_epsilon)
-        if has_words
-        else VectorReadoutConfig(pooling=pooling, normalise=normalise)
+    return found
+
+
+def _has_head(family: Family, sizes: Sizes, theirs: dict[str, Tensor]) -> bool:
+    if family.models[1] is None:
+        return False
+
+    def there(ours: str) -> bool:
+        rows = [row for row in family.head_rows if row.ours == ours and row.theirs]
+        return any(name in theirs for row in rows for name in row.theirs[0].split("|"))
+
+    named = any(str(name).endswith("ForMaskedLM") for name in sizes.get("architectures") or [])
+    return there("readout.bias") or (named and there("readout.transform.weight"))
+
+
+def _taken(
+    family: Family, sizes: Sizes, config: ModelConfig, theirs: dict[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Our weights out of theirs, and what is worth saying of the others."""
+    shapes = shapes_of(config)
+    expected: dict[str, tuple[int, ...]] = {}
+    chosen: list[tuple[Place, list[str]]] = []
+    for place in places(family, sizes, config, prefix):
+        names = [_found_name(part, theirs) for part in place.theirs]
+        chosen.append((place, names))
+        expected |= zip(names, place.shapes)
+    left = {name: value for name, value in theirs.items() if name not in expected}
+    bare = {name: name.removeprefix(prefix) for name in left}
+    copies = {name for name in left if matches(bare[name], family.copies) or matches(name, family.copies)}
+    heads = [name for row in family.head_rows for names in row.theirs for name in names.split("|")]
+    unused = sorted(
+        name
+        for name in left
+        if name not in copies and (matches(bare[name], (*family.unused, *heads)) or matches(name, family.unused))
     )
-    frontend = TextConfig(vocab_size=theirs[prefix + family.body[0][1][0]].shape[0], start="random")
-    config = ModelConfig(frontend=frontend, encoder=encoder, readout=readout)
-    weights: dict[str, Tensor] = {}
-    tables = [(family.body, prefix, None), *((family.blocks, prefix, block) for block in range(encoder.depth))]
-    if has_words:
-        tables.append((family.words, "", None))
-    for table, before, block in tables:
-        for our_name, their_names in table:
-            found = [_take(theirs, before + _numbered(part, block), folder) for part in their_names]
-            weights[_numbered(our_name, block)] = found[0] if len(found) == 1 else torch.cat(found)
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in Model(config).state_dict().items()}
-    check_fit(expected, {key: tuple(value.shape) for key, value in weights.items()})
-    model = Model(config)
-    model.load_state_dict({key: value.float() for key, value in weights.items()})
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size > frontend.vocab_size:  # type: ignore[operator]
+    found = {name: value for name, value in theirs.items() if name not in copies and name not in unused}
+    check_fit(expected, {name: tuple(value.shape) for name, value in found.items()})
+    weights = {
+        place.ours: joined(place, [theirs[name] for name in names], shapes[place.ours]) for place, names in chosen
+    }
+    notes = []
+    if unused:
+        more = f" and {len(unused) - MOST_NAMED} more" if len(unused) > MOST_NAMED else ""
+        notes.append(f"not used, because the encoder has no place for them: {', '.join(unused[:MOST_NAMED])}{more}")
+    return weights, notes
+
+
+def _found_name(names: str, theirs: dict[str, Tensor]) -> str:
+    """Of several names the one that the file has; the first, to be missed, when it has none."""
+    return next((name for name in names.split("|") if name in theirs), names.split("|")[0])
+
+
+# -- the tokenizer -----------------------------------------------------------------------------------
+
+_ROLES = {
+    "pad": ("pad_token",),
+    "unk": ("unk_token",),
+    "cls": ("cls_token", "bos_token"),
+    "sep": ("sep_token", "eos_token"),
+    "mask": ("mask_token",),
+}
+
+
+def _tokenizer(folder: Path, family: Family, config: ModelConfig, *, lowercase: bool, masks: bool) -> Tokenizer:
+    """The folder's tokenizer.json, with the special tokens that its maps name. Some models begin with no token (T5),
+    and only those with a head for masked words need a mask."""
+    if not (folder / "tokenizer.json").exists():
         raise WeightsError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {frontend.vocab_size}",
+            f"{folder} has no tokenizer.json",
+            fix="make one with transformers: "
+            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})",
+        )
+    facts: dict[str, Any] = {"special": _special_tokens(folder), "may_lack": ["cls"] if masks else ["cls", "mask"]}
+    tokenizer = Tokenizer.load(folder, facts)
+    inner: Any = tokenizer.inner
+    if lowercase:
+        inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), *filter(None, [inner.normalizer])])
+    rows = config.frontend.vocab_size or 0
+    if tokenizer.vocab_size > rows:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {rows}",
             fix="the tokenizer.json is of another model: copy the right one",
         )
-    if has_words:
-        return Trained(model.eval(), tokenizer, Task("masked"))
-    return Trained(model.eval(), tokenizer, Task("vectors", long="cut", max_tokens=_most_tokens(folder)))
+    return Tokenizer(inner, {**facts, "rows": rows, "model_type": family.name}, where=str(folder))
 
 
-def _most_tokens(folder: Path) -> int | None:
-    """Where sentence-transformers cuts texts, special tokens included; None: at the model's own limit."""
-    file = folder / "sentence_bert_config.json"
-    return _json(file).get("max_seq_length") if file.exists() else None
-
-
-def _pooling(folder: Path) -> tuple[Any, bool]:
-    """How sentence-transformers makes one vector: (pooling, whether it is scaled to length 1)."""
-    file = folder / "modules.json"
-    if not file.exists():
-        return "mean", False
-    pooling, normalise = "mean", False
-    for module in _json(file):
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Pooling":
-            said = _json(folder / module["path"] / "config.json")
-            ways = {"cls": "first", "mean": "mean", "max": "max"}
-            chosen = [ours for key, ours in ways.items() if said.get(f"pooling_mode_{key}_token{'s' * (key != 'cls')}")]
-            if len(chosen) != 1:
-                raise WeightsError(
-                    f"{folder / module['path']}: a pooling that is not known here", expected="one of cls, mean, max"
-                )
-            pooling = chosen[0]
-        elif kind == "Normalize":
-            normalise = True
-        elif kind != "Transformer":
-            raise WeightsError(f"{file}: a module {kind}", expected="Transformer, Pooling, Normalize")
-    return pooling, normalise
-
-
-def _activation(name: str) -> Any:
-    if name not in ("relu", "gelu", "silu"):
-        raise WeightsError(f"the activation {name!r} of config.json", expected="gelu, relu or silu")
-    return name
-
-
-def _numbered(name: str, block: int | None) -> str:
-    return name if block is None else name.replace("*", str(block))
-
-
-def _take(theirs: Mapping[str, Tensor], name: str, folder: Path) -> Tensor:
-    if name not in theirs:
-        raise WeightsError(f"{folder / 'model.safetensors'} has no weight {name}", fix="copy the file from its source")
-    return theirs[name]
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"no file {file}", expected="a folder as `save_pretrained` writes it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise WeightsError(f"{file} cannot be read: {problem}", fix="copy the file from its source") from problem
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    file = folder / "model.safetensors"
-    if not file.exists():
-        others = sorted(path.name for path in folder.glob("*.bin"))
-        raise WeightsError(
-            f"{folder} has no model.safetensors" + (f", only {', '.join(others)}" if others else ""),
-            fix="save the model as safetensors: files of pickle can run code, and are not read" if others else "",
-        )
-    try:
-        return load_file(file)
-    except SafetensorError as problem:
-        raise WeightsError(f"{file} is damaged: {problem}", fix="copy the file from its source") from problem
+def _special_tokens(folder: Path) -> dict[str, str]:
+    said: Sizes = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).exists():
+            said |= read_object(folder / name)
+    found: dict[str, str] = {}
+    for role, keys in _ROLES.items():
+        tokens = [said[key] for key in keys if said.get(key) is not None]
+        if tokens:
+            found[role] = str(tokens[0]["content"] if isinstance(tokens[0], dict) else tokens[0])
+    return found

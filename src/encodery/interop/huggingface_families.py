@@ -1,0 +1,33 @@
+"""Every Hugging Face family that is read and written, by its `model_type`; the first that fits is written."""
+
+from __future__ import annotations
+
+from encodery.interop import huggingface_bert as learned
+from encodery.interop import huggingface_prenorm as prenorm
+from encodery.interop import huggingface_relative as relative
+from encodery.interop import huggingface_rotary as turning
+from encodery.interop.huggingface_tables import Family
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        learned.BERT,
+        turning.MODERNBERT,
+        learned.ROBERTA,
+        learned.XLM_ROBERTA,
+        learned.CAMEMBERT,
+        learned.DISTILBERT,
+        learned.ALBERT,
+        learned.ELECTRA,
+        relative.DEBERTA_V2,
+        turning.NOMIC_BERT,
+        turning.GTE,
+        turning.JINA,
+        prenorm.EUROBERT,
+        relative.T5,
+        relative.MT5,
+        prenorm.ROBERTA_PRELAYERNORM,
+        prenorm.MEGATRON_BERT,
+        prenorm.ESM,
+    )
+}

@@ -1,0 +1,265 @@
+"""Trained -> a folder that transformers, and sentence-transformers for vectors, open without any code of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from safetensors.torch import save
+from tokenizers import processors
+from torch import Tensor
+
+from encodery.data.frames import frame_of
+from encodery.data.tokenizers import Tokenizer
+from encodery.durable import separate
+from encodery.errors import WeightsError
+from encodery.heads.options import DenseConfig, DocumentReadoutConfig, VectorReadoutConfig
+from encodery.interop.huggingface_families import FAMILIES
+from encodery.interop.huggingface_folder import json_bytes, write_files
+from encodery.interop.huggingface_rewrites import EMPTIED, REWRITES, Weights, without_spare_positions
+from encodery.interop.huggingface_sentence import sentence_files
+from encodery.interop.huggingface_tables import Family, differences, parted, places, unplaced, write_config
+from encodery.model import ModelConfig
+from encodery.trained import Task, Trained
+
+MOST_REWRITES = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model as one family expresses it, and what had to be rewritten for that."""
+
+    family: Family
+    config: ModelConfig
+    weights: Weights
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a family cannot express a model: what stands in the way, one line each. `far`: it could not even be tried."""
+
+    family: Family
+    lines: tuple[str, ...]
+    far: bool = False
+
+
+def write_huggingface(trained: Trained, folder: Path) -> str:
+    """Write a new folder that AutoModel and AutoTokenizer open, and SentenceTransformer for what gives vectors or
+    answers; returns the family (`model_type`) that it is of.
+
+    A model that was read from a family goes back to it; another goes to the family that can express it with the fewest
+    rewrites (huggingface_rewrites.py), all of them exact. Raises WeightsError when none can: it names the nearest
+    family and the options that stand in the way.
+    """
+    folder = Path(folder)
+    ids = {role: trained.tokenizer.inner.token_to_id(token) for role, token in trained.tokenizer.special.items()}
+    plan = _planned(trained, ids)
+    config, task = plan.config, trained.task
+    sizes = write_config(plan.family, config, ids)
+    limit = min(config.encoder.max_length, task.max_tokens or config.encoder.max_length)
+    notes = list(plan.notes)
+    files: dict[str, bytes] = {"config.json": json_bytes(sizes)}
+    files["model.safetensors"] = save(separate(_their_weights(plan, ids)), metadata={"format": "pt"})
+    files |= _tokenizer_files(trained.tokenizer, limit, pairs=(config.frontend.segments > 1))
+    if config.readout.kind != "word":
+        vectors, layers, said = _vectors_of(trained)
+        notes += said
+        files |= sentence_files(
+            vectors,
+            layers,
+            width=config.encoder.width,
+            max_tokens=limit,
+            prompts=task.prompts,
+            prompt=task.prompt,
+        )
+    files["README.md"] = _readme(plan.family, sizes, task, notes, config.readout.kind).encode()
+    write_files(folder, files)
+    return plan.family.name
+
+
+# -- the family --------------------------------------------------------------------------------------
+
+
+def _planned(trained: Trained, ids: dict[str, int]) -> Plan:
+    origin = trained.tokenizer.facts().get("model_type")
+    config, weights, before = _body(trained)
+    plans: list[Plan] = []
+    obstacles: list[Obstacle] = []
+    for family in sorted(FAMILIES.values(), key=lambda family: family.name != origin):
+        found = _expressed(family, config, weights, ids, trained.task.paired)
+        if isinstance(found, Plan):
+            plans.append(replace(found, notes=(*before, *found.notes)))
+            if not found.notes and family.name == origin:
+                break
+        else:
+            obstacles.append(found)
+    if plans:
+        return min(plans, key=lambda plan: len(plan.notes))
+    closest = min(obstacles, key=lambda obstacle: (obstacle.far, len(obstacle.lines)))
+    raise WeightsError(
+        "no architecture of transformers can express this encoder; the nearest is "
+        f"{closest.family.name}, and in the way stand\n  " + "\n  ".join(closest.lines),
+        expected=f"an encoder like one of {', '.join(FAMILIES)}",
+        fix="pretrain with options that it has, or export to another form",
+    )
+
+
+def _body(trained: Trained) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
+    """The model with its masked-word head, or without any: what pools and answers is a matter of other files. Vectors
+    of words that are made in some way are written out as a table."""
+    config, notes = trained.model.config, ()
+    weights = {name: value.detach().cpu().float() for name, value in trained.model.state_dict().items()}
+    if config.frontend.embedding != "learned":
+        frontend = trained.model.frontend
+        table = frontend.as_table()
+        weights = {name: value for name, value in weights.items() if not name.startswith("frontend.")}
+        weights |= {f"frontend.{name}": value.cpu().float() for name, value in table.state_dict().items()}
+        config = config.model_copy(update={"frontend": table.config})
+        notes = (f"the vectors of all tokens ({frontend.describe()}) are written out as a table",)
+    if config.readout.kind != "word":
+        config = config.model_copy(update={"readout": VectorReadoutConfig()})
+        weights = {name: value for name, value in weights.items() if not name.startswith("readout.")}
+    return config, weights, notes
+
+
+def _expressed(
+    family: Family, config: ModelConfig, weights: Weights, ids: dict[str, int], paired: bool
+) -> Plan | Obstacle:
+    """The model in this family, rewritten step by step; or what stays in the way."""
+    if config.encoder.kind == "transformer":
+        config, weights = without_spare_positions(config, weights)
+    notes: list[str] = []
+    for _ in range(MOST_REWRITES):
+        wanted = differences(family, config, ids)
+        if not wanted:
+            break
+        tried = (REWRITES[name](config, weights, wanted[name][1], paired) for name in REWRITES if name in wanted)
+        done = next((one for one in tried if one is not None), None)
+        if done is None:
+            return _obstacle(family, wanted)
+        config, weights = done.config, done.weights
+        notes.append(done.note)
+    try:
+        found = places(family, write_config(family, config, ids), config, "")
+    except WeightsError as problem:
+        return Obstacle(family, (problem.given,), far=True)
+    for name in unplaced(found, weights):
+        done = EMPTIED[name](config, weights, None, paired) if name in EMPTIED else None
+        if done is None:
+            return Obstacle(family, (f"{name} is not zero, and {family.name} has no such weight",))
+        config, weights = done.config, done.weights
+        notes.append(done.note)
+    return Plan(family, config, weights, tuple(notes))
+
+
+def _obstacle(family: Family, wanted: dict[str, tuple[Any, Any]]) -> Obstacle:
+    lines = [
+        f"{name}: {_shown(ours)}, {family.name} has {_shown(theirs)}" if name else str(theirs)
+        for name, (ours, theirs) in wanted.items()
+    ]
+    return Obstacle(family, tuple(lines), far="" in wanted)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def _their_weights(plan: Plan, ids: dict[str, int]) -> dict[str, Tensor]:
+    sizes = write_config(plan.family, plan.config, ids)
+    head = plan.config.readout.kind == "word"
+    prefix = plan.family.prefix[0] if head else ""
+    found: dict[str, Tensor] = {}
+    for place in places(plan.family, sizes, plan.config, prefix):
+        found |= parted(place, plan.weights[place.ours])
+    if plan.family.more is not None:
+        found |= {prefix + name: value for name, value in plan.family.more(sizes).items()}
+    return found
+
+
+# -- what stands beside the weights ------------------------------------------------------------------
+
+
+def _tokenizer_files(tokenizer: Tokenizer, limit: int, *, pairs: bool) -> dict[str, bytes]:
+    """tokenizer.json and the two files that say to AutoTokenizer what its special tokens are for."""
+    inner: Any = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    if frame_of(inner) is None:
+        # What stands around texts was known by custom alone.
+        cls, sep = (tokenizer.special[role] for role in ("cls", "sep"))
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{cls}:0 $A:0 {sep}:0",
+            pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+            special_tokens=[(cls, tokenizer.cls_id), (sep, tokenizer.sep_id)],
+        )
+    named = {f"{role}_token": token for role, token in tokenizer.special.items()}
+    also = {"cls_token": "bos_token", "sep_token": "eos_token"}
+    named |= {other: named[name] for name, other in also.items() if name in named}
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": limit,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if pairs else []), "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "right",
+        "truncation_side": "right",
+    }
+    return {
+        "tokenizer.json": inner.to_str(pretty=False).encode(),
+        "tokenizer_config.json": json_bytes({**said, **named}),
+        "special_tokens_map.json": json_bytes(named),
+    }
+
+
+def _vectors_of(trained: Trained) -> tuple[VectorReadoutConfig, Weights, list[str]]:
+    """Pooling and what stands behind it, as linear layers: the answers of a classifier are such a layer too."""
+    readout = trained.model.config.readout
+    own = {name: value.detach().cpu().float() for name, value in trained.model.readout.state_dict().items()}
+    if isinstance(readout, VectorReadoutConfig):
+        return readout, {f"readout.{name}": value for name, value in own.items()}, []
+    assert isinstance(readout, DocumentReadoutConfig)
+    bare = VectorReadoutConfig(pooling=readout.pooling, normalise=False)
+    if readout.ngrams:
+        note = "the answers are left out: a part of them comes from runs of tokens, for which there is no module"
+        return bare, {}, [note]
+    task, layers, weights = trained.task, [], {}
+    if readout.hidden:
+        width = trained.model.config.encoder.width
+        layers.append(DenseConfig(outputs=width, activation="tanh"))
+        weights |= {f"readout.dense.0.{part}": own[f"hidden.{part}"] for part in ("weight", "bias")}
+    last = f"readout.dense.{len(layers)}"
+    layers.append(DenseConfig(outputs=readout.outputs))
+    weights[f"{last}.weight"] = own["answer.weight"] * task.scale / task.temperature
+    weights[f"{last}.bias"] = own["answer.bias"] * task.scale / task.temperature + task.center
+    labels = ", ".join(task.labels)
+    what = {
+        "classify": f"encode() gives a logit for each label, and softmax the probabilities: {labels}",
+        "multilabel": f"encode() gives a logit for each label, and sigmoid its probability: {labels}",
+        "regress": "encode() gives the number",
+    }
+    return bare.model_copy(update={"dense": tuple(layers)}), weights, [what[task.kind]]
+
+
+def _readme(family: Family, sizes: dict[str, Any], task: Task, notes: list[str], kind: str) -> str:
+    """The card: what the folder is, how it is opened, what was rewritten."""
+    library = "transformers" if kind == "word" else "sentence-transformers"
+    model = sizes["architectures"][0]
+    lines = ["---", f"library_name: {library}", "---", "", f"# A {family.name} model", ""]
+    lines += ["Trained with encodery, written for transformers. Nothing in this folder is executed.", "", "```python"]
+    if kind == "word":
+        lines += ["from transformers import AutoModelForMaskedLM, AutoTokenizer", ""]
+        lines += ['model = AutoModelForMaskedLM.from_pretrained("FOLDER")']
+        lines += ['tokenizer = AutoTokenizer.from_pretrained("FOLDER")']
+    else:
+        lines += ["from sentence_transformers import SentenceTransformer", ""]
+        lines += ['vectors = SentenceTransformer("FOLDER").encode(["a text", "another"])']
+    lines += ["```", "", f"The encoder alone: `transformers.{model}`." if kind != "word" else ""]
+    if task.long == "split":
+        notes = [*notes, "a text longer than the model can hold is cut here; encodery splits it into windows"]
+    if notes:
+        lines += ["", "What is worth knowing:", "", *(f"- {note}" for note in notes)]
+    return "\n".join(lines).rstrip() + "\n"
