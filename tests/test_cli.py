@@ -96,7 +96,7 @@ def refused(answer: Answer, code: int, *words: str) -> None:
 # -- the verbs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["train", "resume", "new", "tokenizer", "evaluate", "predict"])
+@pytest.mark.parametrize("verb", ["train", "resume", "new", "tokenizer", "evaluate", "predict", "export"])
 def test_help_ends_with_an_example(verb: str) -> None:
     answer = call(verb, "--help")
     assert answer.code == 0

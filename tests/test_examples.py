@@ -21,6 +21,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "06_measure.py": ([], [r"majority: accuracy 0\.", "beyond chance: yes", "probabilities are off by"]),
     "07_use.py": ([], [r"^\w+ \([01]\.\d\d\)", "nearest of 300 texts: .*", "model.safetensors", r"^accuracy [01]\."]),
     "08_encoder_from_bricks.py": ([], [r"by frequency costs \d\.\d\d nats a token, this encoder \d\.\d\d"]),
+    "09_onnx.py": ([], ["logits: 4 x 4, fp32", r"^(delivery|payment|account|product) \([01]\.\d\d\): "]),
 }
 
 

@@ -21,7 +21,7 @@ def export(model: str | Path, to: str, output: str | Path, *, texts: Sequence[st
     folder = Path(output)
     if to not in FORMATS:
         raise DataError(f"--to {to}{nearest(to, FORMATS)}", expected=f"one of {', '.join(FORMATS)}")
-    asked = [name for name, value in {**options, "texts": texts}.items() if value not in (None, False, "", "model", ())]
+    asked = [name for name, value in {**options, "texts": texts}.items() if value and value != "model"]
     if to != "onnx" and asked:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise DataError(f"{named} with --to {to}", expected=f"{named} with --to onnx alone")

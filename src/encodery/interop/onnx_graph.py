@@ -119,6 +119,8 @@ class PaddedRows(nn.Module):
         real_BT = mask_BT > 0
         row = torch.arange(rows)[:, None]
         position_BT = torch.where(real_BT, mask_BT.cumsum(1) - 1, 0)
+        if self.model.frontend.segments is None:
+            ids_BT = ids_BT + 0 * segment_BT  # else the exporter leaves the input out, and programs must know that
         values = {"ids": ids_BT.reshape(-1), "segment": segment_BT.reshape(-1)}
         if word_BT is not None:
             values["starts_word"] = self._starts_word(ids_BT, word_BT, position_BT).reshape(-1)

@@ -190,7 +190,10 @@ def given_answers(session: Session, rows: PaddedRows, question: Question) -> lis
     (found,) = session.run(None, {name: question.feed[name] for name in rows.inputs})
     if not rows.by_token:
         return list(found)
-    return [row[mask > 0] for row, mask in zip(found, question.feed["attention_mask"])]
+    masks = question.feed["attention_mask"]
+    if found.shape[:2] != masks.shape:
+        raise ValueError(f"answers of shape {found.shape} to rows of shape {masks.shape}")
+    return [row[mask > 0] for row, mask in zip(found, masks)]
 
 
 def compare(trained: Trained, rows: PaddedRows, session: Session, questions: Sequence[Question]) -> Parity:

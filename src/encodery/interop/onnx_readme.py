@@ -29,8 +29,8 @@ def readme(config: dict[str, Any]) -> str:
     feed = [f"    {name!r}: np.array([{_FEEDS[name]} for row in rows], dtype=np.int64)," for name in config["inputs"]]
     parts = [
         f"# An ONNX model: {title}",
-        f"Made by {config['made_by']}, in {config['precision']}. Before it was written, its float32 form gave the model's "
-        f"own answers on {config['parity']['texts']} texts (largest difference "
+        f"Made by {config['made_by']}, in {config['precision']}. Before it was written, its float32 form gave the "
+        f"model's own answers on {config['parity']['texts']} texts (largest difference "
         f"{config['parity']['largest_difference']:.1e}).",
         "| file | what it is |\n|---|---|\n"
         "| model.onnx | the graph, for ONNX Runtime 1.14 or newer |\n"
