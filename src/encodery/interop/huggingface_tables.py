@@ -109,7 +109,7 @@ def taken(sizes: Sizes, names: str, default: Any = _REQUIRED) -> Any:
         value: Any = sizes
         for part in name.split("."):
             value = value.get(part, _REQUIRED) if isinstance(value, Mapping) else _REQUIRED
-        if value is not _REQUIRED and (value is not None or default is _REQUIRED or default is None):
+        if value is not _REQUIRED and (value is not None or default is None):
             return value
     if default is _REQUIRED:
         raise KeyError(names.split("|")[0])
