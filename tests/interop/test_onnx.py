@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -338,6 +339,9 @@ def test_what_cannot_be_is_refused(tokenizer: Tokenizer, tmp_path: Path, monkeyp
 
     refused(DataError, "--part head", part="head")
     refused(DataError, "--accept-loss without --int8", accept_loss=True)
+    knowing = replace(trained, knowledge=cast(Any, "of entities"))
+    with pytest.raises(WeightsError, match="what it knows of the entities"):
+        write_onnx(knowing, tmp_path / "out")
     monkeypatch.setattr("encodery.interop.onnx_graph.MOST_BYTES", 1000)
     refused(WeightsError, "an ONNX file ends at")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxruntime" else True)

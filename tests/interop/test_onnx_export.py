@@ -85,6 +85,20 @@ def test_wrong_input_is_one_message(model: Path, tmp_path: Path, monkeypatch: py
     assert (tmp_path / "data" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
+def test_to_huggingface(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The verb hands over to the writer of that format; what it writes is tested there."""
+    transformers = pytest.importorskip("transformers")
+    options = {"norm_place": "post", "positions": "learned"}
+    trained = Trained(tiny_model(vocab_size=tokenizer.vocab_size, **options), tokenizer, Task("masked"))
+    trained.save(tmp_path / "m", card="", metrics={})
+    (tmp_path / "out").mkdir()
+    answer = call("export", tmp_path / "m", "--to", "huggingface", "--output", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith(f"huggingface: {tmp_path / 'out'} (")
+    assert transformers.AutoModel.from_pretrained(tmp_path / "out").config.hidden_size == 32
+    refused(call("export", tmp_path / "m", "--to", "huggingface", "--output", tmp_path / "out"), 3, "is in use")
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="stop"), whole_folder(tmp_path / "a" / "b") as beside:
         (beside / "file").write_text("half", encoding="utf-8")

@@ -33,7 +33,8 @@ def export(model: str | Path, to: str, output: str | Path, *, texts: Sequence[st
         return write_onnx(trained, folder, texts=texts, **options)
     from encodery.interop.huggingface import write_huggingface
 
-    return [write_huggingface(trained, folder)]
+    family = write_huggingface(trained, folder)
+    return [f"huggingface: {folder} ({family})", f"how to use it: {folder / 'README.md'}"]
 
 
 def check_free(folder: Path) -> None:

@@ -187,6 +187,12 @@ def padded_rows(trained: Trained, part: Part) -> PaddedRows:
     config = trained.model.config
     if reason := why_not(config, part):
         raise WeightsError(f"this model cannot be exported to ONNX: {reason}")
+    if trained.knowledge is not None:
+        raise WeightsError(
+            "this model cannot be exported to ONNX: it reads texts with what it knows of the entities they mention "
+            "(knowledge.json), and a graph of token ids is told nothing of that",
+            fix="use it by `encodery predict`, or train one without data.knowledge",
+        )
     size = sum(value.numel() * value.element_size() for value in trained.model.state_dict().values())
     if size > MOST_BYTES:
         raise WeightsError(
@@ -245,8 +251,8 @@ def write_graph(rows: PaddedRows, file: Path) -> None:
 @contextmanager
 def _silent() -> Iterator[None]:
     """What the exporter's compiled half writes past Python to the terminal goes nowhere."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
     try:
         kept = [os.dup(1), os.dup(2)]
     except OSError:  # a process without a terminal has nothing to keep silent
