@@ -24,7 +24,7 @@ from encodery.interop.onnx_operators import OPSET, known_operators
 from encodery.interop.onnx_parity import ALLOWED, made_questions, text_questions
 from encodery.trained import Task, Trained
 from encodery.use.predict import Predictor
-from test_promises import FRONTENDS, OPTIONS, PATTERNS, POSITIONS, SHAPES, named
+from test_promises import FRONTENDS, HIERARCHICAL, OPTIONS, PATTERNS, POSITIONS, SHAPES, named
 
 SAMPLE = [
     *({**pattern, "positions": position} for pattern, position in zip(PATTERNS, POSITIONS)),
@@ -215,6 +215,33 @@ def test_the_readme_runs(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pyte
         exec(compile(code, "README.md", "exec"), names)
         assert len(names["output"].shape) == len(shape)
         assert all(wanted in (None, found) for wanted, found in zip(shape, names["output"].shape))
+
+
+@pytest.mark.parametrize("encoder", [{}, {"kind": "recurrent"}, HIERARCHICAL[0], HIERARCHICAL[4]], ids=named)
+def test_a_row_of_padding_alone_disturbs_nobody(encoder: dict[str, Any], tokenizer: Tokenizer, tmp_path: Path) -> None:
+    readout = {"kind": "document", "outputs": 3, "ngrams": 2, "ngram_buckets": 512}
+    rows, file = padded_rows(trained_with(tokenizer, readout=readout, **encoder), "model"), tmp_path / "model.onnx"
+    write_graph(rows, file)
+    ids, mask = np.full((3, 9), 11), np.ones((3, 9), dtype=np.int64)
+    mask[1] = 0
+    given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": 0 * ids}
+    (found,) = session_of(file).run(None, given)
+    (alone,) = session_of(file).run(None, {name: value[[0]] for name, value in given.items()})
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[[0, 2]], np.concatenate([alone, alone]), atol=1e-6)
+
+
+def test_texts_that_a_tokenizer_cannot_read_are_not_asked(tmp_path: Path) -> None:
+    """One of letters alone, without a token for what it does not know."""
+    from tokenizers import models, pre_tokenizers
+
+    special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: number for number, token in enumerate([*special, *"abcdefghijklmnopqrstuvwxyz?"])}
+    inner = LIBRARY(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.add_special_tokens(special)
+    config = exported(trained_with(Tokenizer(inner)), tmp_path / "out", "embedder")
+    assert 14 < config["parity"]["texts"] < 20
 
 
 # -- the gate --------------------------------------------------------------------------------------

@@ -111,13 +111,15 @@ class PaddedRows(nn.Module):
         batch = self._batch(input_ids, attention_mask, token_type_ids, word_ids)
         found = answer(self.model, self.part, batch)
         if self.part == "encoder":
-            found = torch.where((batch.layout.document >= 0)[:, None], found, 0.0)
+            found = torch.where(attention_mask.reshape(-1, 1) > 0, found, 0.0)
         return found.view(rows, length, -1) if self.by_token else found
 
     def _batch(self, ids_BT: Tensor, mask_BT: Tensor, segment_BT: Tensor, word_BT: Tensor | None) -> Batch:
         rows, length = ids_BT.shape
+        row, place = torch.arange(rows)[:, None], torch.arange(length)
+        # A row of padding alone counts as one token: a text of none would have no average.
+        mask_BT = torch.where((mask_BT.sum(1, keepdim=True) == 0) & (place == 0), 1, mask_BT)
         real_BT = mask_BT > 0
-        row = torch.arange(rows)[:, None]
         position_BT = torch.where(real_BT, mask_BT.cumsum(1) - 1, 0)
         if self.model.frontend.segments is None:
             ids_BT = ids_BT + 0 * segment_BT  # else the exporter leaves the input out, and programs must know that
@@ -130,7 +132,7 @@ class PaddedRows(nn.Module):
             document=torch.where(real_BT, row, -1).reshape(-1),
             position=position_BT.reshape(-1),
             starts=row[:, 0] * length + mask_BT.argmax(1),
-            lengths=mask_BT.sum(1).clamp_min(1),
+            lengths=mask_BT.sum(1),
             traced=True,
         )
         return Batch(values, layout)

@@ -12,7 +12,7 @@ import torch
 from encodery.batch import Sample
 from encodery.data.packing import BatchPlan, pack
 from encodery.data.samples import LengthCounts, SampleMaker
-from encodery.errors import WeightsError
+from encodery.errors import DataError, WeightsError
 from encodery.interop.onnx_graph import PaddedRows, answer
 from encodery.trained import Trained
 
@@ -84,7 +84,7 @@ class RoundingLoss:
 def text_questions(trained: Trained, tokenizer: Any, texts: Sequence[str]) -> list[Question]:
     """Texts as the model's own sampler and as the `tokenizers.Tokenizer` of the export read them. Raises WeightsError
     when the two read one differently."""
-    given = [*TEXTS, *texts]
+    given = [*(text for text in TEXTS if _can_read(trained, text)), *texts]
     maker = replace(trained.maker(), long="cut")
     encoded = trained.tokenizer.encode_batch(given, with_offsets=False)
     pairs = [(number, (number + 1) % len(given)) for number in range(len(given))]
@@ -111,6 +111,15 @@ def text_questions(trained: Trained, tokenizer: Any, texts: Sequence[str]) -> li
                 )
         questions.append(Question(f"texts {begin + 1} to {begin + len(part)}", part, feed))
     return questions
+
+
+def _can_read(trained: Trained, text: str) -> bool:
+    """Whether the tokenizer knows the characters of the text, or has a token for what it does not know."""
+    try:
+        trained.tokenizer.encode_batch([text], with_offsets=False)
+    except DataError:
+        return False
+    return True
 
 
 def feed_of(encodings: Sequence[Any]) -> dict[str, np.ndarray]:
