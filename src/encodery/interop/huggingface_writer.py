@@ -25,6 +25,8 @@ from encodery.model import ModelConfig
 from encodery.trained import Task, Trained
 
 MOST_REWRITES = 12
+STRUCTURE = {"encoder.kind", "encoder.norm_place", "encoder.norm", "encoder.positions", "frontend.width"}
+"""Options that an encoder is built around: others are changed more easily."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a family cannot express a model: what stands in the way, one line each. `far`: it could not even be tried."""
+    """Why a family cannot express a model: the options that stand in the way, with a line each."""
 
     family: Family
-    lines: tuple[str, ...]
-    far: bool = False
+    lines: dict[str, str]
+
+    @property
+    def distance(self) -> tuple[bool, int, int]:
+        """How far the family is: it could not even be tried; so many options; so many of them hard to change."""
+        return "" in self.lines, len(self.lines), len(STRUCTURE & set(self.lines))
 
 
 def write_huggingface(trained: Trained, folder: Path) -> str:
@@ -98,10 +104,10 @@ def _planned(trained: Trained, ids: dict[str, int]) -> Plan:
             obstacles.append(found)
     if plans:
         return min(plans, key=lambda plan: len(plan.notes))
-    closest = min(obstacles, key=lambda obstacle: (obstacle.far, len(obstacle.lines)))
+    closest = min(obstacles, key=lambda obstacle: obstacle.distance)
     raise WeightsError(
         "no architecture of transformers can express this encoder; the nearest is "
-        f"{closest.family.name}, and in the way stand\n  " + "\n  ".join(closest.lines),
+        f"{closest.family.name}, and in the way stand\n  " + "\n  ".join(closest.lines.values()),
         expected=f"an encoder like one of {', '.join(FAMILIES)}",
         fix="pretrain with options that it has, or export to another form",
     )
@@ -145,29 +151,29 @@ def _expressed(
     try:
         found = places(family, write_config(family, config, ids), config, "")
     except WeightsError as problem:
-        return Obstacle(family, (problem.given,), far=True)
+        return Obstacle(family, {"": problem.given})
     for name in unplaced(found, weights):
         done = EMPTIED[name](config, weights, None, paired) if name in EMPTIED else None
         if done is None:
-            return Obstacle(family, (f"{name} is not zero, and {family.name} has no such weight",))
+            return Obstacle(family, {name: f"{name} is not zero, and {family.name} has no such weight"})
         config, weights = done.config, done.weights
         notes.append(done.note)
     return Plan(family, config, weights, tuple(notes))
 
 
 def _obstacle(family: Family, wanted: dict[str, tuple[Any, Any]]) -> Obstacle:
-    lines = [
-        f"{name}: {_shown(ours)}, {family.name} has {_shown(theirs)}" if name else str(theirs)
+    lines = {
+        name: f"{name}: {_shown(ours)}, {family.name} has {_shown(theirs)}" if name else str(theirs)
         for name, (ours, theirs) in wanted.items()
-    ]
-    return Obstacle(family, tuple(lines), far="" in wanted)
+    }
+    return Obstacle(family, lines)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 
 
