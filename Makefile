@@ -43,8 +43,9 @@ lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 
-docs: $(VENV)/.installed ## Draw the parts of README and docs that come from the code anew
+docs: $(VENV)/.installed ## Draw what README and docs take from the code anew, pictures too (two minutes)
 	@$(BIN)/python docs/generate.py
+	@OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
 
 bench: $(VENV)/.installed ## Measure anew: RUN=quality, RUN=memory (minutes to hours; ARGS are passed on)
 ifeq ($(strip $(RUN)),)

@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that are drawn from the code: README's file tree, the pages' lists of keys.
+"""Writes what the documentation draws from the code: README's file tree, the pages' lists of keys, quoted lines.
 
 python docs/generate.py           write them anew
 python docs/generate.py --check   say which of them are out of date, and exit with 1 when one is
@@ -7,7 +7,11 @@ python docs/generate.py --check   say which of them are out of date, and exit wi
 from __future__ import annotations
 
 import ast
+import inspect
+import os
+import re
 import sys
+import textwrap
 import tomllib
 import types
 from collections.abc import Iterator
@@ -21,7 +25,9 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "encodery"
 README = ROOT / "README.md"
+ENCODERS = ROOT / "docs" / "03_frontends_and_encoders.md"
 RECIPES = ROOT / "docs" / "08_recipes.md"
+QUOTING = ROOT / "docs" / "encoder"
 
 
 # -- the file tree ---------------------------------------------------------------------------------
@@ -114,8 +120,14 @@ def _section(path: str, model: type[BaseModel], default: Any) -> str:
         return "\n".join(lines)
     kinds = sorted(_choices(model.model_fields["kind"].annotation)) if "kind" in model.model_fields else []
     lines = [title + (f" with kind {', '.join(kinds)}" if kinds else ""), "", about, ""]
-    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for name, info in model.model_fields.items():
+    return "\n".join([*lines, *_table(model, default, list(model.model_fields))])
+
+
+def _table(model: type[BaseModel], default: Any, names: list[str]) -> list[str]:
+    """The named keys of a config class, a row each; `default` is that of the whole section, where it has one."""
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name in names:
+        info = model.model_fields[name]
         value = getattr(default, name) if default is not None else _default(info)
         meaning = " ".join((info.description or "").split()).replace("None: ", "none: ").replace("`None`", "`none`")
         nested = [child for child, _ in _models(info.annotation)]
@@ -123,7 +135,7 @@ def _section(path: str, model: type[BaseModel], default: Any) -> str:
             meaning = "a section of its own, below"
         cells = (f"`{name}`", _type_text(info), _shown(value, bool(nested)), meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return lines
 
 
 def _differences(model: type[BaseModel], given: BaseModel, prefix: str = "") -> list[str]:
@@ -184,7 +196,8 @@ def _annotation_text(annotation: Any) -> str:
     if origin is dict:
         return "section of names and numbers"
     if origin is tuple:
-        return f"{len(get_args(annotation))} numbers"
+        inside = get_args(annotation)
+        return f"list of {_annotation_text(inside[0])}" if inside[-1] is ... else f"{len(inside)} numbers"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     return getattr(annotation, "__name__", str(annotation)).lower()
@@ -201,6 +214,100 @@ def _models(annotation: Any) -> list[tuple[type[BaseModel], bool]]:
 
 def _choices(annotation: Any) -> list[str]:
     return [str(choice) for choice in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
+# -- the options of the encoders ---------------------------------------------------------------------
+
+
+def encoder_options() -> str:
+    """Every option of the text frontend and of each kind of encoder, in the groups of the source."""
+    from encodery.encoders.kinds import EncoderConfig
+    from encodery.frontends.text import TextConfig
+
+    kinds = [(f"`encoder.kind: {_kind(model)}`", model) for model, _ in _models(EncoderConfig)]
+    parts: list[str] = []
+    for title, model in [("`frontend`", TextConfig), *kinds]:
+        parts += [f"### {title}", " ".join((model.__doc__ or "").split())]
+        nested: list[tuple[str, type[BaseModel]]] = []
+        for group, names in _groups(model).items():
+            parts.append((f"**{group}**\n\n" if group else "") + "\n".join(_table(model, None, names)))
+            nested += [(name, child) for name in names for child, _ in _models(model.model_fields[name].annotation)]
+        for name, child in nested:
+            parts += [f"`{name}`: " + " ".join((child.__doc__ or "").split())]
+            parts.append("\n".join(_table(child, None, list(child.model_fields))))
+    return "\n\n".join(parts)
+
+
+def _kind(model: type[BaseModel]) -> str:
+    return str(model.model_fields["kind"].default)
+
+
+def _groups(model: type[BaseModel]) -> dict[str, list[str]]:
+    """The keys of a config class but `kind`, by the comments `# -- name` that stand between them in the source."""
+    found: dict[str, list[str]] = {}
+    group = ""
+    for line in inspect.getsource(model).splitlines():
+        begins = re.match(r"    # -- (.+)", line)
+        key = re.match(r"    (\w+):", line)
+        if begins:
+            group = begins[1]
+        elif key and key[1] in model.model_fields and key[1] != "kind":
+            found.setdefault(group, []).append(key[1])
+    return found
+
+
+# -- quoted lines ----------------------------------------------------------------------------------
+
+QUOTE = re.compile(
+    r"<!-- code: (?P<file>\S+) (?P<name>[\w.]+)"
+    r'(?: from "(?P<first>[^"\n]+)" to "(?P<last>[^"\n]+)")? -->\n(?P<old>.*?)<!-- /code -->',
+    re.S,
+)
+
+
+def quoted(text: str, page: Path) -> str:
+    """`text` with every quotation of the source as the source has it now.
+
+    `<!-- code: bricks/positions.py rotate -->` quotes a function without its docstring, and with `from "x = " to
+    "return"` the lines of it from the first that begins with the one to the next that begins with the other.
+    """
+
+    def renewed(found: re.Match[str]) -> str:
+        head = found[0].split("\n", 1)[0]
+        file = PACKAGE / found["file"]
+        link = os.path.relpath(file, page.parent).replace(os.sep, "/")
+        lines = quotation(file, found["name"], found["first"], found["last"])
+        source = f"`{found['name']}` in [`{found['file']}`]({link}):"
+        # Quoted lines are those of the source, whatever a formatter thinks of them without what stands around them.
+        return f"{head}\n{source}\n\n<!-- fmt: off -->\n```python\n{lines}\n```\n<!-- fmt: on -->\n<!-- /code -->"
+
+    return QUOTE.sub(renewed, text)
+
+
+def quotation(file: Path, name: str, first: str | None = None, last: str | None = None) -> str:
+    """Lines of a function, method or class of a file. Raises SystemExit where they are not to be found."""
+    if not file.exists():
+        raise SystemExit(f"quoted file is missing: {file.relative_to(ROOT)}")
+    source = file.read_text(encoding="utf-8")
+    node: Any = ast.parse(source)
+    for part in name.split("."):
+        inside = [child for child in node.body if getattr(child, "name", None) == part]
+        if not inside:
+            raise SystemExit(f"{file.relative_to(ROOT)} has no {name} to quote")
+        node = inside[0]
+    lines = source.splitlines()[node.lineno - 1 : node.end_lineno]
+    if first is None or last is None:
+        if ast.get_docstring(node) is not None:
+            about = node.body[0]
+            del lines[about.lineno - node.lineno : (about.end_lineno or about.lineno) - node.lineno + 1]
+        return textwrap.dedent("\n".join(lines)).strip("\n")
+    begins = [number for number, line in enumerate(lines) if line.strip().startswith(first)]
+    ends = [number for number, line in enumerate(lines) if line.strip().startswith(last)]
+    for begin in begins:
+        for end in ends:
+            if begin <= end:
+                return textwrap.dedent("\n".join(lines[begin : end + 1]))
+    raise SystemExit(f"{name} in {file.relative_to(ROOT)} has no lines from {first!r} to {last!r} to quote")
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -221,6 +328,8 @@ def pages() -> dict[Path, str]:
     return {
         README: filled(README.read_text(encoding="utf-8"), "tree", tree()),
         RECIPES: filled(RECIPES.read_text(encoding="utf-8"), "keys", recipe_keys()),
+        ENCODERS: filled(ENCODERS.read_text(encoding="utf-8"), "options", encoder_options()),
+        **{page: quoted(page.read_text(encoding="utf-8"), page) for page in sorted(QUOTING.glob("*.md"))},
     }
 
 

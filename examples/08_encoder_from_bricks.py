@@ -51,7 +51,7 @@ def loss_of(batch: Batch) -> Loss:
 text = RealText(vocab_size=V, max_length=128, batch_tokens=1024)
 initialise(model, std=0.02, depth=2, generator=torch.Generator().manual_seed(1))
 text.start(frontend.words.weight, readout.bias)  # from counts, in a second: which tokens are alike, and how frequent
-optimizers = make_optimizer(model, OptimConfig(kind="muon", lr=3e-3, muon_lr=0.03), depth=2)
+optimizers = make_optimizer(model, OptimConfig(kind="muon", lr=3e-3, muon_lr=0.02, weight_decay=0.3), depth=2)
 for step, batch in enumerate(text.batches(STEPS)):
     loss = loss_of(batch)
     loss.total.backward()

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from PIL import Image
 
 from encodery.cli import app
 from encodery.config import load_config
 from encodery.training.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+TEXTBOOK = ROOT / "docs" / "encoder"
 
 # Laid over whatever a page trains, so that it takes seconds.
 SMALL = [
@@ -39,26 +41,40 @@ SMALL_PRETRAINING = ["pretrain.training.budget=5 steps", "pretrain.training.batc
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page: its language, its text, and the `<!-- test: ... -->` line above it."""
+    """A fenced block of a page: its language, its text, the `<!-- test: ... -->` line above it, and what the page says
+    that it prints, in a ```text block of its own below `<!-- prints -->`."""
 
     page: Path
     line: int
     language: str
     text: str
     note: str
+    prints: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+FENCE = re.compile(
+    r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$"
+    r"(?:\n\n<!-- prints -->\n```text\n(?P<prints>.*?)^```$)?",
+    re.M | re.S,
+)
 
 
 def blocks(*languages: str) -> Iterator[Block]:
-    fence = re.compile(r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
     for page in PAGES:
-        content = page.read_text(encoding="utf-8")
-        for found in fence.finditer(content):
+        # Quoted source is no program: its lines are kept, so that numbers of lines stay right, but empty.
+        content = re.sub(
+            r"<!-- code: .*?<!-- /code -->",
+            lambda quote: "\n" * quote[0].count("\n"),
+            page.read_text(encoding="utf-8"),
+            flags=re.S,
+        )
+        for found in FENCE.finditer(content):
             if found["language"] in languages:
                 line = content.count("\n", 0, found.start("text")) + 1
-                yield Block(page, line, found["language"], found["text"], found["note"] or "")
+                yield Block(page, line, found["language"], found["text"], found["note"] or "", found["prints"])
 
 
 def commands(text: str) -> list[list[str]]:
@@ -115,13 +131,57 @@ def test_first_use_of_the_readme(mine: Path) -> None:
 PYTHON = list(blocks("python"))
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.page.parent != TEXTBOOK], ids=str)
 def test_python_runs(block: Block, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mine)
     given = yaml.safe_load((mine / "recipe.yaml").read_text(encoding="utf-8"))
     small = SMALL + (SMALL_PRETRAINING if "pretrain" in given else [])
     text = block.text.replace('"output=runs/mine-again"', ", ".join(map(repr, ["output=runs/mine-again", *small])))
     exec(compile(text, str(block), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.page.parent == TEXTBOOK], ids=str)
+def test_snippets_print_what_the_page_says(
+    block: Block, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pages about the encoder: every snippet is short and prints what stands below it. Where that varies, the page
+    says so in a note, and only the first word of each line is compared."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+    printed = capsys.readouterr().out
+    assert block.prints is not None, f"{block} does not show what it prints:\n{printed}"
+    said, shown = printed, block.prints
+    if block.note.startswith("varies"):
+        said, shown = ("\n".join(line.split()[0] for line in text.splitlines()) for text in (said, shown))
+    assert same_but_for_rounding(said, shown), f"{block} prints:\n{printed}\nthe page says:\n{block.prints}"
+    assert len([line for line in block.text.splitlines() if line.strip()]) <= 15
+
+
+def same_but_for_rounding(one: str, other: str) -> bool:
+    """Whether two outputs have the same words, and numbers that differ by 3 % or two of the last digit at most."""
+    number = re.compile(r"-?\d+(?:\.(\d+))?(?:e[-+]?\d+)?")
+    if re.split(r"\s+", number.sub("#", one).strip()) != re.split(r"\s+", number.sub("#", other).strip()):
+        return False
+    for mine, theirs in zip(number.finditer(one), number.finditer(other)):
+        step = 2 * 10.0 ** -len(theirs[1]) if theirs[1] else 0.0
+        if abs(float(mine[0]) - float(theirs[0])) > max(step, 0.03 * abs(float(theirs[0]))):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("loss 4.01\n", "loss  4.00", True),
+        ("loss 4.31", "loss 4.00", False),
+        ("12 keys", "12 tokens", False),
+        ("12 keys", "17 keys", False),
+        ("1 2", "1", False),
+        ("-0.001", "0.001", True),
+    ],
+)
+def test_what_counts_as_the_same_output(one: str, other: str, same: bool) -> None:
+    assert same_but_for_rounding(one, other) == same
 
 
 @pytest.mark.parametrize("block", list(blocks("yaml")), ids=str)
@@ -177,7 +237,7 @@ def test_looking_as_the_pages_say(words: list[str], mine: Path) -> None:
 
 def test_predict_as_the_page_says(mine: Path) -> None:
     """The commands of the page about use, as they stand there."""
-    block = next(block for block in blocks("sh") if block.page.name.startswith("07"))
+    block = next(block for block in blocks("sh") if block.page == ROOT / "docs" / "07_use.md")
     said = [run(words, mine) for words in commands(block.text)]
     assert len(said[0].splitlines()) == 2
     assert len(said[1].splitlines()) == 2
@@ -186,7 +246,8 @@ def test_predict_as_the_page_says(mine: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\(([^)#\s]+)", prose)
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
 
@@ -200,22 +261,85 @@ def test_files_named_on_the_pages_exist() -> None:
         assert not missing, f"{page.name} names {', '.join(missing)}"
 
 
-def generator() -> ModuleType:
-    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def program(name: str) -> ModuleType:
+    """A program of the folder docs, as a module."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
+def generator() -> ModuleType:
+    return program("generate")
+
+
 def test_drawn_parts_are_current() -> None:
-    """The file tree of the README and the keys of a recipe are what the code says."""
+    """The file tree of the README, the keys of a recipe and the quoted lines are what the code says."""
     stale = generator().stale()
     assert not stale, f"out of date: {', '.join(stale)}; run: python docs/generate.py"
+
+
+def test_quotations_are_lines_of_the_source(tmp_path: Path) -> None:
+    file = tmp_path / "part.py"
+    lines = [
+        "class A:",
+        '    """It."""',
+        "    def f(self, x):",
+        '        """Doubles."""',
+        "        y = 2 * x",
+        "        return y",
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    quotation = generator().quotation
+    assert quotation(file, "A.f") == "def f(self, x):\n    y = 2 * x\n    return y"
+    assert quotation(file, "A.f", "y =", "return") == "y = 2 * x\nreturn y"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    ["bricks/nothing.py f", "batch.py nobody", 'batch.py layout_of from "no such line" to "return"'],
+)
+def test_a_quotation_of_what_is_gone_is_refused(mark: str) -> None:
+    with pytest.raises(SystemExit, match=r"missing|has no"):
+        generator().quoted(f"<!-- code: {mark} -->\n<!-- /code -->", TEXTBOOK / "page.md")
+
+
+def test_a_changed_quotation_is_out_of_date() -> None:
+    page = TEXTBOOK / "page.md"
+    drawn = generator().quoted("<!-- code: batch.py Layout.positions -->\n<!-- /code -->", page)
+    assert "return self.rows * self.length" in drawn
+    assert generator().quoted(drawn.replace("self.rows", "rows"), page) == drawn
 
 
 def test_every_key_has_a_meaning() -> None:
     keys = (ROOT / "docs" / "08_recipes.md").read_text(encoding="utf-8").split("<!-- keys -->")[1]
     silent = [row for row in re.findall(r"^\| `\w+` .*\|  \|$", keys, re.M) if not row.startswith("| `kind`")]
     assert not silent
+
+
+def test_pictures_are_those_that_the_pages_show() -> None:
+    drawn = {f"{one.__name__}.png" for one in program("pictures").DRAWN}
+    folder = ROOT / "docs" / "images" / "encoder"
+    assert {file.name for file in folder.iterdir()} == drawn
+    shown = re.findall(r"images/encoder/(\w+\.png)", "".join(page.read_text(encoding="utf-8") for page in PAGES))
+    assert set(shown) == drawn
+    assert not {file.name for file in folder.iterdir() if file.stat().st_size > 60_000}
+
+
+UNTRAINED = [one.__name__ for one in program("pictures").DRAWN if one.__name__ not in program("pictures").TRAINED]
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_pictures_are_what_the_code_draws(name: str, tmp_path: Path) -> None:
+    """Those that need no training, drawn anew; fonts may differ a little from machine to machine."""
+    file = program("pictures").draw(name, tmp_path)
+    anew, kept = (
+        np.asarray(Image.open(path).convert("L"), dtype=np.float32)
+        for path in (file, ROOT / "docs" / "images" / "encoder" / file.name)
+    )
+    assert abs(anew.shape[0] - kept.shape[0]) <= 8 and abs(anew.shape[1] - kept.shape[1]) <= 8
+    height, width = np.minimum(anew.shape, kept.shape)
+    assert np.abs(anew[:height, :width] - kept[:height, :width]).mean() < 4, "run: python docs/pictures.py"

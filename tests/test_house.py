@@ -254,7 +254,11 @@ def test_data_has_no_weights() -> None:
 
 
 def test_pages_and_examples_are_numbered_without_gaps() -> None:
-    for folder, pattern, begin in (("docs", "[0-9]*.md", 0), ("examples", "[0-9]*.py", 1)):
+    for folder, pattern, begin in (
+        ("docs", "[0-9]*.md", 0),
+        ("docs/encoder", "[0-9]*.md", 1),
+        ("examples", "[0-9]*.py", 1),
+    ):
         numbers = [int(file.name[:2]) for file in sorted((ROOT / folder).glob(pattern))]
         assert numbers == list(range(begin, begin + len(numbers))), f"{folder}/ is numbered {numbers}"
 
