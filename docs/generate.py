@@ -299,7 +299,8 @@ def quotation(file: Path, name: str, first: str | None = None, last: str | None 
     if first is None or last is None:
         if ast.get_docstring(node) is not None:
             about = node.body[0]
-            del lines[about.lineno - node.lineno : (about.end_lineno or about.lineno) - node.lineno + 1]
+            begin, end = about.lineno - node.lineno, (about.end_lineno or about.lineno) - node.lineno + 1
+            del lines[begin : end + (end < len(lines) and not lines[end])]  # with the empty line behind it
         return textwrap.dedent("\n".join(lines)).strip("\n")
     begins = [number for number, line in enumerate(lines) if line.strip().startswith(first)]
     ends = [number for number, line in enumerate(lines) if line.strip().startswith(last)]
