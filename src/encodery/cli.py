@@ -294,13 +294,16 @@ def predict(
 def convert(folder: option.ForeignFolder, output: option.NewModelFolder) -> None:
     """Read a Hugging Face model into a model folder: to predict --embed with, or to go on from (start_from).
 
-    Example: encodery convert all-MiniLM-L6-v2 --output models/minilm
+    Example: encodery convert sentence-transformers/all-MiniLM-L6-v2 --output models/minilm
     """
     from encodery.interop.huggingface import read_huggingface
 
     trained = read_huggingface(folder)
-    card = f"# {folder.resolve().name}\n\nConverted by `encodery convert` from a model of Hugging Face.\n"
+    notes = "".join(f"\n- {note}" for note in trained.notes)
+    card = f"# {folder.resolve().name}\n\nConverted by `encodery convert` from a model of Hugging Face.\n{notes}\n"
     trained.save(output, card=card, metrics={"converted_from": str(folder)})
+    for note in trained.notes:
+        typer.echo(note)
     typer.echo(f"model: {output}")
 
 

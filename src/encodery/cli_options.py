@@ -73,7 +73,10 @@ Prompt = Annotated[
 # -- convert, export
 
 ForeignFolder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="As save_pretrained or sentence-transformers wrote it.")
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="As save_pretrained or sentence-transformers wrote it, or a Hub name: owner/model."
+    ),
 ]
 NewModelFolder = Annotated[Path, typer.Option("--output", "-o", help="The model folder to write.")]
 Format = Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx or huggingface.")]

@@ -23,11 +23,11 @@ from encodery.interop.huggingface_lines import (
     VOCABULARY,
     vocabulary_rows,
 )
+from encodery.interop.huggingface_meaning import Flat
 from encodery.interop.huggingface_tables import (
     Always,
     Computed,
     Family,
-    Flat,
     Ids,
     Row,
     Size,

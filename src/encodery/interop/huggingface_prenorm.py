@@ -30,11 +30,11 @@ from encodery.interop.huggingface_lines import (
     rotary,
     without,
 )
+from encodery.interop.huggingface_meaning import Flat
 from encodery.interop.huggingface_tables import (
     Always,
     Computed,
     Family,
-    Flat,
     Ids,
     Row,
     Size,

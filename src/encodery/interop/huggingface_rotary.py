@@ -26,11 +26,11 @@ from encodery.interop.huggingface_lines import (
     vocabulary_rows,
     without,
 )
+from encodery.interop.huggingface_meaning import Flat
 from encodery.interop.huggingface_tables import (
     Always,
     Computed,
     Family,
-    Flat,
     Ids,
     Row,
     Size,

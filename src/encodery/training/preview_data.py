@@ -18,6 +18,7 @@ from encodery.data.rows import Row
 from encodery.data.sources import Split, columns, has_split, total_bytes
 from encodery.data.tokenizer_training import guess_language, script_shares
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
+from encodery.trained import Trained
 from encodery.training.preflight import reading_of
 from encodery.training.recipe import Recipe
 
@@ -99,7 +100,7 @@ def sample_tokenizer(resolved: Resolved[Recipe]) -> tuple[Tokenizer, str]:
     """
     recipe, base = resolved.config, resolved.base
     if recipe.start_from is not None:
-        return Tokenizer.load(base / recipe.start_from), f"that of {recipe.start_from}"
+        return Trained.load(base / recipe.start_from).tokenizer, f"that of {recipe.start_from}"
     config = recipe.tokenizer
     if config.path is not None:
         return Tokenizer.load(base / config.path), config.path

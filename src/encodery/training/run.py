@@ -15,43 +15,38 @@ import torch
 from encodery.data.corpus import (
     Reading,
     TrainingText,
-    held_rows,
     length_facts,
     length_histogram,
     make_tokenizer,
     training_text,
 )
+from encodery.data.links import Described
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.packing import rounded_budget
 from encodery.data.samples import SampleMaker
-from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import ConfigError, Interrupted
 from encodery.evaluation.card import render_card
-from encodery.evaluation.evaluate import masked_loss
-from encodery.evaluation.intervals import Metric
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
-from encodery.evaluation.results import (
-    base_record,
-    diagnoses,
-)
 from encodery.heads.lexical import LexicalScores
-from encodery.model import Model, ModelConfig, count, load_matching, with_own_matrix
-from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.model import Model, ModelConfig, load_matching, with_own_matrix
+from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
+from encodery.training.entities import EntityKnowledge
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, TrainingConfig
 from encodery.training.ngrams import fit_ngrams
 from encodery.training.precision import choose_precision
+from encodery.training.pretraining import Pretraining, joint_loader
 from encodery.training.recipe import PretrainConfig, Recipe
 from encodery.training.signals import StopRequest
-from encodery.training.stage import Stage, unigram_entropy
+from encodery.training.stage import Stage
 from encodery.training.word_knowledge import WordKnowledge
 
 
@@ -78,6 +73,7 @@ class Run:
     began: float = field(default_factory=time.perf_counter)
     pretrain_seconds: float = 0.0
     words: WordKnowledge = field(default_factory=WordKnowledge)
+    entities: EntityKnowledge = field(default_factory=EntityKnowledge)
 
     def carry_out(self) -> RunResult:
         """Every stage in order. What an earlier, interrupted call has finished is taken as it lies there."""
@@ -87,6 +83,7 @@ class Run:
         self.device, self.precision = device, choose_precision(recipe.training.precision, device)
         self.progress.say(f"precision {self.precision.reason}; {torch.get_num_threads()} threads")
         start = self._starting_point()
+        self.entities.gather(recipe, self.base, start, self.reading().rows)
         if recipe.pretrain is not None:
             start = self._pretrained(recipe.pretrain, start)
         if isinstance(recipe.objective, MaskedConfig):
@@ -124,16 +121,24 @@ class Run:
         if start is not None:
             # Sizes come from the weights; dropout is a matter of this run.
             fixed, frontend = start.model.config.encoder, start.model.config.frontend
+            if readout.kind == start.model.config.readout.kind == "word":
+                readout = start.model.config.readout  # the head of another maker goes on as it was
             encoder = with_dropout(fixed, encoder.drop_rate, getattr(encoder, "attention_drop_rate", None))
         else:
             frontend = self.words.frontend(self.recipe.frontend, tokenizer, self.base, self.heed_stop)
+            encoder = self.entities.encoder(encoder, self.recipe, self.base)
         readout = with_own_matrix(readout, frontend)
         model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout)).initialise(seed)
         if start is not None:
             load_matching(model, dict(start.model.state_dict()))
         else:
             self.words.give(model)
+            self.entities.give(model)
         return model.to(self.device)
+
+    def trained(self, model: Model, tokenizer: Tokenizer, task: Task) -> Trained:
+        """The model with what this run knows of entities."""
+        return Trained(model, tokenizer, task, knowledge=self.entities.knowledge)
 
     def start_words(self, model: Model, store: TokenStore, seed: int) -> None:
         """Embeddings from co-occurrence counts, output bias from token counts: seconds that save minutes."""
@@ -167,7 +172,7 @@ class Run:
         if extra is not None:
             data = data.model_copy(update={"train": [*data.train, *extra.data]})
             labels = "none"
-        return Reading(data, self.base, self.recipe.seed, labels, self.cache)
+        return Reading(data, self.base, self.recipe.seed, labels, self.cache, self.entities.knowledge)
 
     @property
     def cache(self) -> Path:
@@ -176,9 +181,13 @@ class Run:
 
     def loader(self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig) -> Loader:
         """Batches of a held store, in order: for scoring."""
-        maker = SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long)
         budget = rounded_budget(training.batch_tokens, self.max_length)
-        return Loader(StoredWindows(store, seed=None), maker, budget, tokenizer.pad_id, 0, False)
+        return Loader(StoredWindows(store, seed=None), self.maker(tokenizer), budget, tokenizer.pad_id, 0, False)
+
+    def maker(self, tokenizer: Tokenizer) -> SampleMaker:
+        """How samples are made: special tokens, longest length, what happens to longer texts, what is known."""
+        writer = self.entities.writer(tokenizer)
+        return SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long, writer)
 
     # -- masked words ------------------------------------------------------------------------------
 
@@ -215,63 +224,7 @@ class Run:
         start: Trained | None,
         extra: PretrainConfig | None = None,
     ) -> RunResult:
-        reading = self.reading(extra or PretrainConfig())
-        tokenizer = self.tokenizer(reading, start)
-        text = self.training_text(reading, tokenizer)
-        store = text.known
-        validation = held_rows(reading, "validation", tokenizer, []) if has_split(reading.data, "validation") else None
-        objective = Masked.of(config, tokenizer)
-        model = self.build(tokenizer, objective.readout(), self.recipe.seed, start)
-        if start is None:
-            self.start_words(model, store, self.recipe.seed)
-        counts = store.counts(tokenizer.vocab_size)
-        entropy = unigram_entropy(counts)
-        long = self.recipe.data.long
-        validate: Callable[[Model], dict[str, float]] | None = None
-        if validation is not None:
-            loader = self.loader(validation.store, tokenizer, training)
-
-            def by_masked_words(model: Model) -> dict[str, float]:
-                found = masked_loss(model, loader, tokenizer, self.precision.dtype)
-                return {
-                    "score": -found["loss"],
-                    "validation_loss": found["loss"],
-                    "metric": found["accuracy"],
-                }
-
-            validate = by_masked_words
-
-        fit = self.fit(model, objective, text, tokenizer, training, validate, self.recipe.seed)
-        self.stage(fit, self.folder, "pretraining on masked words").run_into(model)
-        task = Task("masked", long=long)
-        trained = Trained(model, tokenizer, task)
-        record = self._masked_record(fit, task, store, entropy, validate, model)
-        return self.write(record, trained)
-
-    def _masked_record(
-        self, fit: Fit, task: Task, store: TokenStore, entropy: float, validate: Any, model: Model
-    ) -> RunRecord:
-        curves = self.curves(self.folder)
-        metrics: dict[str, Any] = {}
-        if validate is not None:
-            found = validate(model)
-            metrics = {
-                "masked_loss": Metric(found["validation_loss"], None, None).to_dict(),
-                "masked_accuracy": Metric(found["metric"], None, None).to_dict(),
-            }
-        return replace(
-            base_record(self.recipe.name, task, self.command),
-            seconds=time.perf_counter() - self.began,
-            parameters=count(model),
-            metrics=metrics,
-            main_metric="masked_accuracy" if metrics else "",
-            curves=curves,
-            entropy_line=entropy,
-            diagnoses=diagnoses(curves, entropy, task, None),
-            data_facts=self.data_facts({"train": store}, store),
-            config=self.recipe.model_dump(mode="json"),
-            notes=self._speed_notes(fit),
-        )
+        return Pretraining(self, config, training, start, extra).carry_out()
 
     # -- labels ------------------------------------------------------------------------------------
 
@@ -320,26 +273,25 @@ class Run:
         training: TrainingConfig,
         validate: Callable[[Model], dict[str, float]] | None,
         seed: int,
+        described: Described | None = None,
     ) -> Fit:
-        """A Fit over the training rows, its data order and masks drawn from `seed`."""
+        """A Fit over the training rows, its data order and masks drawn from `seed`; with `described` entities beside
+        the rows in every batch."""
         if not text.epoch_tokens and training.budget.kind == "epochs":
             raise ConfigError(
                 f"training.budget is {training.budget}, but a stream has no known end (data.tokens: streamed)",
                 expected="a budget in time, steps or tokens",
             )
-        loader = Loader(
-            text.windows(seed),
-            SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long),
-            rounded_budget(training.batch_tokens, self.max_length),
-            tokenizer.pad_id,
-            seed,
-            True,
-            objective.prepare,
-        )
+        budget = rounded_budget(training.batch_tokens, self.max_length)
+        given = (text.windows(seed), self.maker(tokenizer), budget, tokenizer.pad_id, seed, True, objective.prepare)
+        loader, tokens = Loader(*given), text.epoch_tokens
+        if described is not None:
+            loader = joint_loader(loader, described, objective)
+            tokens = tokens * loader.budget // loader.text_budget  # entities are counted as they come, like texts
         compilation = choose_compilation(training.compile, self.device, training.budget, text.epoch_tokens)
         compilation.apply(model)
         self.progress.say(compilation.reason)
-        return Fit(model, objective, loader, training, self.precision, seed, text.epoch_tokens, validate)
+        return Fit(model, objective, loader, training, self.precision, seed, tokens, validate)
 
     def stage(self, fit: Fit, folder: Path, title: str) -> Stage:
         return Stage(fit, folder, self.progress, title, self.stop, self.resume_with)
@@ -349,8 +301,9 @@ class Run:
         wanted = ("step", "tokens", "seconds", "loss", "validation_loss", "learning_rate", "metric")
         return [{key: row[key] for key in wanted if key in row} for row in rows]
 
-    def _speed_notes(self, fit: Fit) -> list[str]:
+    def speed_notes(self, fit: Fit) -> list[str]:
         state = fit.state
+        """What the training cost, as a sentence."""
         if not state.seconds:
             return []
         return [
@@ -359,12 +312,14 @@ class Run:
             f"padding, {state.waited / state.seconds:.1%} of the time waiting for data; {self.precision.reason}."
         ]
 
-    def data_facts(self, stores: dict[str, TokenStore], train: TokenStore) -> dict[str, Any]:
-        long = self.recipe.data.long
+    def data_facts(self, stores: dict[str, TokenStore], train: TokenStore, tokenizer: Tokenizer) -> dict[str, Any]:
+        """What the report says of the data."""
+        given = (self.max_length, self.recipe.data.long, self.entities.writer(tokenizer))
         facts: dict[str, Any] = {
-            "splits": {name: length_facts(store, self.max_length, long) for name, store in stores.items()},
+            "splits": {name: length_facts(store, *given) for name, store in stores.items()},
             "lengths": length_histogram(train, self.max_length),
             **self.words.facts,
+            **self.entities.facts,
         }
         if "label_counts" in train.facts:
             facts["label_counts"] = train.facts["label_counts"]
