@@ -13,7 +13,7 @@ from encodery.batch import Layout
 @dataclass
 class Watch:
     """Handed to an encoder's forward pass, it is filled block by block. Without one nothing is kept and nothing is
-    slower; with one, attention is computed in the plain way, since the fast kernels never hold their weights.
+    slower; with one, attention is computed in the plain way, since most of the fast kernels do not hold their weights.
 
     `hidden`     what goes into each block, and what comes out of the last: (P, D)
     `weights`    for each block and each document the attention weights (H, n, n), before dropout
