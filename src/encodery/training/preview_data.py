@@ -130,6 +130,8 @@ def look_at_data(resolved: Resolved[Recipe]) -> DataView:
     found = {source.path: columns(source, resolved.base) for source in recipe.data.train}
     tokenizer, described = sample_tokenizer(resolved)
     limit, long = recipe.encoder.max_length, recipe.data.long
+    if recipe.start_from is not None:
+        limit = min(limit, Trained.load(resolved.base / recipe.start_from).model.config.encoder.max_length)
     view = DataView([], found, described, limit, long, recipe.labels)
     train_keys = np.zeros(0, np.uint64)
     names: tuple[Split, ...] = ("train", "validation", "test")

@@ -61,7 +61,8 @@ class RunResult:
 
 @dataclass
 class Run:
-    """One recipe being carried out in `folder`. `base` is what relative paths of the recipe refer to."""
+    """One recipe being carried out in `folder`. `base` is what relative paths of the recipe refer to; `held` the tokens
+    that the encoder of a starting point can hold."""
 
     recipe: Recipe
     base: Path
@@ -72,6 +73,7 @@ class Run:
     resume_with: str = ""
     began: float = field(default_factory=time.perf_counter)
     pretrain_seconds: float = 0.0
+    held: int | None = None
     words: WordKnowledge = field(default_factory=WordKnowledge)
     entities: EntityKnowledge = field(default_factory=EntityKnowledge)
 
@@ -95,7 +97,9 @@ class Run:
     def _starting_point(self) -> Trained | None:
         if self.recipe.start_from is None:
             return None
-        return Trained.load(self.base / self.recipe.start_from)
+        start = Trained.load(self.base / self.recipe.start_from)
+        self.held = start.model.config.encoder.max_length
+        return start
 
     def tokenizer(self, reading: Reading, start: Trained | None) -> Tokenizer:
         """That of the starting point, the one this run has trained before, or a new one."""
@@ -237,7 +241,9 @@ class Run:
 
     @property
     def max_length(self) -> int:
-        return self.recipe.encoder.max_length
+        """Tokens of the longest document: as the recipe says, and no more than a starting point can hold."""
+        own = self.recipe.encoder.max_length
+        return own if self.held is None else min(own, self.held)
 
     def heed_stop(self, during: str) -> None:
         """Raise Interrupted when a signal has come: between training steps the Stage does this with a checkpoint."""
