@@ -98,6 +98,7 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     start = Trained.load(resolved.base / recipe.start_from) if recipe.start_from else None
     described = f"that of {recipe.start_from}"
     tokenizer = start.tokenizer if start else None
+    run.held = start.model.config.encoder.max_length if start else None
     if tokenizer is None:
         tokenizer, described = sample_tokenizer(resolved)
     reading = run.reading()
