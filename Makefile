@@ -8,6 +8,11 @@ PIP_ARGS ?=
 WORKERS ?= 2
 
 VENV := .venv
+# Keras, TensorFlow and JAX are tested apart from torch, which shows that it is not needed.
+KERAS := $(VENV)/keras
+# TensorFlow is built for Python 3.11 to 3.13.
+KERAS_PYTHON ?= $(shell for p in $(PYTHON) python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info >= (3, 14))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 
@@ -34,7 +39,7 @@ else
 	@$(BIN)/encodery train $(MINE) $(ARGS)
 endif
 
-test: lint ## Check everything: style, types, the order of the rooms, then all tests
+test: lint $(KERAS)/.installed ## Check everything: style, types, the order of the rooms, then all tests
 	@OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Style, types and the order of the rooms, without the tests
@@ -73,4 +78,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing the tools of developers"
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(KERAS)/.installed: pyproject.toml tests/interop/keras_packages.py | $(VENV)/bin/python
+	@echo "making $(KERAS) for the tests of the Keras encoder"
+	@$(KERAS_PYTHON) -m venv $(KERAS)
+	@$(BIN)/python tests/interop/keras_packages.py > $(KERAS)/packages.txt
+	@$(KERAS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r $(KERAS)/packages.txt
 	@touch $@

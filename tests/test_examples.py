@@ -25,6 +25,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
 }
 
 
+ELSEWHERE = {"10_keras.py": "tests/interop/test_keras_encoder.py"}
+"""Examples that need another environment, and the tests that run them."""
+
+
 def run(name: str, arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -63,7 +67,8 @@ def test_pretraining_example_learns(
 
 def test_every_example_is_run_and_short() -> None:
     found = sorted(file.name for file in EXAMPLES.glob("[0-9]*.py"))
-    assert found == sorted(CASES)
+    assert found == sorted([*CASES, *ELSEWHERE])
+    assert all(name in (EXAMPLES.parent / tests).read_text(encoding="utf-8") for name, tests in ELSEWHERE.items())
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in EXAMPLES.glob("*.py")}
     assert not {name: count for name, count in lines.items() if count > 80}
     assert lines["08_encoder_from_bricks.py"] < 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -103,8 +104,9 @@ class RandomPositions(nn.Module):
 
     def __init__(self, length: int, width: int, std: float = 0.1) -> None:
         super().__init__()
-        table = torch.randn(length, width, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("table", std * table, persistent=False)
+        # Numpy draws the same everywhere: other frameworks need the table, too (interop/keras_encoder_layers.py).
+        table = std * np.random.default_rng(0).standard_normal((length, width))
+        self.register_buffer("table", torch.from_numpy(table.astype(np.float32)), persistent=False)
 
     def forward(self, x_PD: Tensor, position_P: Tensor) -> Tensor:
         return x_PD + self.table[position_P].to(x_PD.dtype)

@@ -76,9 +76,12 @@ class Pattern:
         return seen
 
     def random_block(self, query_block: Tensor, number: int, length: Tensor | int) -> Tensor:
-        """The block that is drawn as `number` for a block of queries: a function of integers, so that a document sees
-        the same wherever it stands."""
-        blocks = (length + (self.block - 1)) // self.block
-        mixed = (query_block + 1) * 2654435761 + (number + 1) * 97531
-        mixed = ((mixed ^ (mixed >> 15)) * 40503) & 0x7FFFFFFF
-        return (mixed >> 5) % blocks
+        """The block that is drawn as `number` for a block of queries."""
+        return drawn(query_block, number) % ((length + (self.block - 1)) // self.block)
+
+
+def drawn(query_block: Tensor, number: int) -> Tensor:
+    """A number below 2^26 for a block of queries: a function of integers (of 64 bits), so that a document sees the same
+    random blocks wherever it stands."""
+    mixed = (query_block + 1) * 2654435761 + (number + 1) * 97531
+    return (((mixed ^ (mixed >> 15)) * 40503) & 0x7FFFFFFF) >> 5
