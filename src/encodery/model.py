@@ -15,7 +15,8 @@ from encodery.encoders.visible_tree import check_reads_trees
 from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig
 from encodery.frontends.text import TextFrontend
-from encodery.heads.options import ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+from encodery.heads.links import LinkReadout
+from encodery.heads.options import LinkReadoutConfig, ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
 from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
 
 
@@ -45,7 +46,9 @@ class Model(nn.Module):
         self.frontend = TextFrontend(config.frontend, width)
         self.encoder = make_encoder(config.encoder, self.frontend.width)
         self.readout: WordReadout | DocumentReadout | VectorReadout
-        if isinstance(config.readout, WordReadoutConfig):
+        if isinstance(config.readout, LinkReadoutConfig):
+            self.readout = LinkReadout(config.readout, width, self.frontend)
+        elif isinstance(config.readout, WordReadoutConfig):
             self.readout = WordReadout(config.readout, width, self.frontend)
         elif isinstance(config.readout, VectorReadoutConfig):
             self.readout = VectorReadout(config.readout, width)

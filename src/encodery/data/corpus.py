@@ -13,7 +13,7 @@ import numpy as np
 
 from encodery.data.branches import KnowledgeWriter
 from encodery.data.frames import Frame
-from encodery.data.knowledge import Knowledge
+from encodery.data.knowledge import Knowledge, read_texts
 from encodery.data.loader import StoredWindows, StreamedWindows, Windows, samples_of_row
 from encodery.data.mentions import Linker
 from encodery.data.samples import LengthCounts, LongPolicy, SampleMaker
@@ -52,10 +52,15 @@ class Reading:
         return read_rows(self.data, split, base=self.base, seed=self.seed, labels=self.labels, ledger=book, skip=skip)
 
     def texts(self, split: Split = "train") -> Iterator[str]:
+        """All that is read as text: the rows of a split, what is written behind them, what is said of entities."""
         for row in self.rows(split):
             yield row.text
             if row.pair is not None:
                 yield row.pair
+        if self.knowledge is not None:
+            yield from (fact for _, fact in self.knowledge.facts)
+        if self.data.knowledge is not None and self.data.knowledge.descriptions is not None:
+            yield from (text for _, text in read_texts(self.data.knowledge.descriptions, self.base))
 
     def key(self, split: Split, tokenizer: Tokenizer, label_names: list[str] | None) -> str:
         """Name of the token cache: changes whenever the tokens or labels in it could."""

@@ -149,6 +149,16 @@ def _and(parts: tuple[str, ...]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def check_files(config: KnowledgeConfig, base: Path) -> None:
+    """Read every file that the recipe names, to find out now what is wrong with them. Raises DataError."""
+    for path in (config.names, config.relations, config.descriptions):
+        for _ in read_texts(path, base) if path is not None else ():
+            pass
+    for path in (config.triples, config.validation_triples, config.test_triples):
+        for _ in read_triples(path, base) if path is not None else ():
+            pass
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What is known of the things that texts mention.

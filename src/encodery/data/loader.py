@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -136,13 +136,23 @@ class Loader:
             plans = self._plans(samples, place.epoch, window)
             first = place.batch if window == place.window else 0
             for number in range(first, len(plans)):
-                batch = self._labelled(pack(samples, plans[number], self.budget, self.pad_id), store)
+                batch = self._labelled(self.packed(samples, plans[number], (place.epoch, window, number)), store)
                 if self.prepare is not None:
                     rng = np.random.default_rng([self.seed, place.epoch, window, number])
                     batch = self.prepare(batch, rng, progress())
                 last = number + 1 == len(plans)
                 yield batch, Place(place.epoch, window + 1 if last else window, 0 if last else number + 1)
             window += 1
+
+    @property
+    def text_budget(self) -> int:
+        """Positions of a batch that are for the rows of the data."""
+        return self.budget
+
+    def packed(self, samples: Sequence[Sample], plan: BatchPlan, key: tuple[int, ...]) -> Batch:
+        """The planned samples as a batch; `key` tells this batch from all others."""
+        del key
+        return pack(samples, plan, self.budget, self.pad_id)
 
     def samples(self, store: TokenStore, rows: np.ndarray) -> list[Sample]:
         """The samples of the given rows of a store, windows of long rows included."""
@@ -153,7 +163,7 @@ class Loader:
 
     def _plans(self, samples: list[Sample], epoch: int, window: int) -> list[BatchPlan]:
         lengths = np.array([sample.ids.size for sample in samples])
-        plans = plan_batches(lengths, self.budget, self.maker.max_length)
+        plans = plan_batches(lengths, self.text_budget, self.maker.max_length)
         if self.shuffle:
             order = shuffled(np.arange(len(plans)), len(plans), (self.seed, epoch, window, -1))
             plans = [plans[number] for number in order.tolist()]

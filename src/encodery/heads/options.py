@@ -9,6 +9,8 @@ from pydantic import Field
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
 
+LinkScoreName = Literal["transe", "distmult", "rotate"]
+
 
 class WordReadoutConfig(Config):
     """Which word stands here: logits over the vocabulary, at the masked positions only."""
@@ -22,6 +24,20 @@ class WordReadoutConfig(Config):
     """Whether that linear layer and that norm carry a bias."""
     norm_epsilon: float = Field(default=1e-5, gt=0, lt=0.1)
     """Added to the variance before the square root."""
+
+
+class LinkReadoutConfig(WordReadoutConfig):
+    """Hidden words, and beside them which entities of the batch a relation holds between."""
+
+    kind: Literal["links"] = "links"  # pyright: ignore[reportIncompatibleVariableOverride]
+    relations: int = Field(default=1, ge=1)
+    """Rows of the table of relations (R)."""
+    score: LinkScoreName = "transe"
+    """How a head, a relation and a tail are scored: transe, distmult or rotate."""
+    link_width: int = Field(default=128, ge=2, le=4096)
+    """Numbers in the vector of an entity (K)."""
+    margin: float = Field(default=9.0, ge=0, le=1000)
+    """For transe and rotate: the distance at which a triple is as likely true as not."""
 
 
 class DocumentReadoutConfig(Config):
@@ -67,4 +83,6 @@ class VectorReadoutConfig(Config):
     """Whether vectors are scaled to length 1, so that their product is the cosine."""
 
 
-ReadoutConfig = Annotated[WordReadoutConfig | DocumentReadoutConfig | VectorReadoutConfig, Field(discriminator="kind")]
+ReadoutConfig = Annotated[
+    WordReadoutConfig | LinkReadoutConfig | DocumentReadoutConfig | VectorReadoutConfig, Field(discriminator="kind")
+]

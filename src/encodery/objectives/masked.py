@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -35,11 +35,13 @@ class MaskedConfig(Config):
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum over `count` terms (kept apart so that batches can be added before dividing) and named parts."""
+    """A sum over `count` terms (kept apart so that batches can be added before dividing). `parts` are means by name, of
+    what it is made of: for the journal."""
 
     total: Tensor
     count: Tensor
     correct: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Masked:
@@ -74,11 +76,11 @@ class Masked:
         needed point at position 0 with the target IGNORED.
         """
         ids = batch.values["ids"].numpy()
-        candidates = (batch.layout.without_branches().document.numpy() >= 0) & ~self.special[ids]
+        candidates = self._texts(batch) & ~self.special[ids]
         wanted = round(self.share_at(progress) * int(candidates.sum()))
         if candidates.any():
             wanted = max(1, wanted)
-        capacity = self._capacity(ids.size)
+        capacity = self._capacity(self._text_positions(batch))
         chosen = self._choose(batch, candidates, min(wanted, capacity), capacity, rng)
         at = np.zeros(capacity, dtype=np.int64)
         target = np.full(capacity, IGNORED, dtype=np.int64)
@@ -97,6 +99,14 @@ class Masked:
         target_M = batch.truth["target"]
         total, correct = cross_entropy(output.logits, target_M)
         return Loss(total, (target_M != IGNORED).sum(), correct)
+
+    def _texts(self, batch: Batch) -> np.ndarray:
+        """Positions of the texts themselves, (P,) bool: no padding, and no triples that are written behind them."""
+        return batch.layout.without_branches().document.numpy() >= 0
+
+    def _text_positions(self, batch: Batch) -> int:
+        """How many positions of a batch are for texts."""
+        return batch.layout.positions
 
     def _capacity(self, positions: int) -> int:
         most = max(self.share_at(0.0), self.share_at(1.0))

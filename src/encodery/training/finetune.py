@@ -97,7 +97,7 @@ class Finetuning:
             *self._seed_notes(task, [contender for contender, _, _ in fine_tuned], scored),
         ]
         record = self._record(task, own, model, scored, comparison, notes)
-        return run.write(record, Trained(model, self.tokenizer, task))
+        return run.write(record, run.trained(model, self.tokenizer, task))
 
     def _contender(self, number: int, scored: HeldRows, *, scratch: bool = False) -> tuple[Contender, Model, float]:
         """Fine-tune once and score: (contender, model, best validation score)."""
@@ -213,7 +213,7 @@ class Finetuning:
             parameters=count(model),
             comparison=comparison,
             curves=curves,
-            data_facts=run.data_facts(stores, self.store),
+            data_facts=run.data_facts(stores, self.store, self.tokenizer),
             config=recipe.model_dump(mode="json"),
             diagnoses=diagnoses(curves, None, task, own.logits),
             notes=notes,

@@ -192,6 +192,7 @@ class Fit:
         torch.manual_seed((self.seed * 1_000_003 + state.step) % (1 << 62))
         self.model.train()
         total, terms, correct = 0.0, 0.0, 0.0
+        parts: dict[str, float] = {}
         device = self.model.device
         for batch, following in batches:
             batch = batch.to(device)
@@ -208,6 +209,8 @@ class Fit:
             state.tokens += batch.layout.real_tokens
             state.positions += batch.layout.positions
             state.place = following
+            for name, value in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + float(value) / len(batches)
         share, norm = 0.0, math.nan
         if math.isfinite(total):
             share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
@@ -223,6 +226,7 @@ class Fit:
             "accuracy": correct / max(terms, 1e-9),
             "learning_rate": share * self.config.optim.lr,
             "gradient_norm": norm,
+            **parts,
         }
 
     def _sound(self, total: float, norm: float) -> bool:

@@ -41,8 +41,8 @@ class OptimConfig(Config):
     """The rate of each layer is this times the rate of the layer above it (fine-tuning); 1: all alike."""
 
 
-TABLES = re.compile(r"frontend|encoder\.(\w+\.)?(positions|distance)")
-"""Embeddings of words and positions: their rows are learned one by one, so they are not pulled towards 0."""
+TABLES = re.compile(r"frontend|encoder\.(\w+\.)?(positions|distance|entities)|readout\.links\.relations")
+"""Embeddings of words, positions, entities, relations: their rows are learned one by one, and not pulled towards 0."""
 
 
 def rate_at(config: OptimConfig, progress: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from encodery.config import Resolved
 from encodery.data.corpus import Reading, require_classes
+from encodery.data.knowledge import check_files
 from encodery.data.packing import rounded_budget
 from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.kinds import EncoderConfig
@@ -36,6 +37,8 @@ def check_before(resolved: Resolved[Recipe]) -> list[str]:
         encoder, notes = taken_sizes(resolved, Trained.load(resolved.base / recipe.start_from))
     else:
         with_file_width(recipe.frontend, resolved.base)
+    if recipe.data.knowledge is not None:
+        check_files(recipe.data.knowledge, resolved.base)
     _check_rows(resolved)
     for name, training in (
         ("pretrain.training", recipe.pretrain and recipe.pretrain.training),

@@ -13,15 +13,15 @@ import torch
 
 from encodery.batch import Batch
 from encodery.config import Resolved
-from encodery.data.corpus import TrainingText, require_classes, sample_lengths
+from encodery.data.corpus import Reading, TrainingText, require_classes, sample_lengths
 from encodery.data.ledger import Ledger
+from encodery.data.links import Described
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
 from encodery.encoders.kinds import with_dropout
 from encodery.heads.readouts import DocumentReadout
 from encodery.objectives.cross_entropy import IGNORED
-from encodery.objectives.masked import Masked
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
@@ -29,6 +29,7 @@ from encodery.training.finetune import make_supervised
 from encodery.training.journal import Progress
 from encodery.training.loop import Fit
 from encodery.training.precision import choose_precision
+from encodery.training.pretraining import masked_objective
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.preview_model import Stage, StageName
 from encodery.training.recipe import Recipe
@@ -97,32 +98,34 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     run.precision = choose_precision(recipe.training.precision, run.device)
     start = Trained.load(resolved.base / recipe.start_from) if recipe.start_from else None
     described = f"that of {recipe.start_from}"
-    tokenizer = start.tokenizer if start else None
     run.held = start.model.config.encoder.max_length if start else None
+    tokenizer = start.tokenizer if start else None
     if tokenizer is None:
         tokenizer, described = sample_tokenizer(resolved)
+    run.entities.gather(recipe, resolved.base, start, run.reading().rows)
     reading = run.reading()
     rows = list(islice(reading.rows("train", Ledger()), LOOKED_AT_ROWS))
-    store = store_in_memory(rows, tokenizer, labels=reading.labels)
+    store = store_in_memory(rows, tokenizer, labels=reading.labels, linker=reading.linker())
     require_classes(reading.labels, store.label_names, store.rows)
-    objective = _objective(recipe, store, tokenizer)
+    objective, entities = _objective(run, reading, store, tokenizer)
     model = run.build(tokenizer, objective.readout(), recipe.seed, start)
     if start is None:
         run.start_words(model, store, recipe.seed)
-    tokens = int(sample_lengths(store, run.max_length, recipe.data.long).sum())
+    tokens = int(sample_lengths(store, run.max_length, recipe.data.long, writer=reading.writer(tokenizer)).sum())
     text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
     if isinstance(model.readout, DocumentReadout) and model.readout.lexical is not None:
         run.fit_ngrams(model.readout.lexical, objective, tokenizer, store, None)
-    fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed)
+    fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed, entities)
     batch, _ = next(fit.loader.epoch(Place()))
     return Prepared(stage, tokenizer, described, objective, fit, batch)
 
 
-def _objective(recipe: Recipe, store: TokenStore, tokenizer: Tokenizer) -> Any:
-    config = recipe.objective
+def _objective(run: Run, reading: Reading, store: TokenStore, tokenizer: Tokenizer) -> tuple[Any, Described | None]:
+    """The objective, and the entities that it learns beside the rows."""
+    config = run.recipe.objective
     if isinstance(config, SupervisedConfig):
-        return make_supervised(config, store)
-    return Masked.of(config, tokenizer)
+        return make_supervised(config, store), None
+    return masked_objective(config, reading, tokenizer, run.max_length)
 
 
 def _quiet(recipe: Recipe) -> Recipe:
@@ -149,7 +152,7 @@ def look_at_batch(resolved: Resolved[Recipe], stage: Stage) -> BatchView:
     hidden: dict[int, str] = {}
     if stage.masked:
         at, target = batch.truth["at"].numpy(), batch.truth["target"].numpy()
-        real = target != IGNORED
+        at, real = at[: len(target)], target != IGNORED
         hidden = {int(place): tokenizer.token(int(token)) for place, token in zip(at[real], target[real])}
     document = layout.document.numpy()
     rows: list[list[Token]] = []
@@ -269,7 +272,7 @@ def _verdict(outcome: str, kind: str) -> str:
         return (
             "It learns, but slowly: more steps (--steps 300) should bring the loss near 0; if not, widen the encoder."
         )
-    if kind == "masked":
+    if kind in ("masked", "knowledge"):
         return "It does not learn: the hidden tokens cannot be told apart. Look at 'encodery inspect batch'."
     return (
         "It does not learn: even these few rows cannot be told apart. Are the labels those of these texts, and are "

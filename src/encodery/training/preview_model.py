@@ -9,14 +9,17 @@ from typing import Literal
 import torch
 
 from encodery.config import Resolved
+from encodery.data.links import read_graph
 from encodery.data.packing import rounded_budget
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
 from encodery.heads.options import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
+from encodery.objectives.knowledge import KnowledgeMaskedConfig, link_readout
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Trained
+from encodery.training.entities import EntityKnowledge
 from encodery.training.loop import TrainingConfig
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
@@ -106,11 +109,18 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
         notes.append(f"Vocabulary of {vocabulary:,} tokens, as the recipe asks; little text may give fewer.")
     if frontend.vectors is not None and not frontend.vectors.tune and not frontend.vectors.rows:
         notes.append("Vectors of the file stand still and are not learned; how many, the first run will say.")
+    if recipe.start_from is None:
+        known = EntityKnowledge().gather(recipe, resolved.base, None, reading_of(resolved).rows)
+        encoder = known.encoder(encoder, recipe, resolved.base)
     length = min(length or 128, encoder.max_length)
     views = []
     for stage in stages_of(recipe):
         objective, own_notes = stage.recipe.objective, list(notes)
-        if isinstance(objective, MaskedConfig):
+        if isinstance(objective, KnowledgeMaskedConfig):
+            assert recipe.data.knowledge is not None, "a recipe that learns triples names them"
+            relations = len(read_graph(recipe.data.knowledge, resolved.base).relations)
+            readout, share = link_readout(objective, relations), objective.share * (1 - objective.entity_share)
+        elif isinstance(objective, MaskedConfig):
             readout, share = WordReadoutConfig(), objective.share
         else:
             outputs, said = _outputs(resolved, objective)

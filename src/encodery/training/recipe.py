@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from encodery.config import Config
 from encodery.data.sources import DataConfig, SourceConfig
 from encodery.data.tokenizers import TokenizerConfig
 from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
+from encodery.encoders.visible_tree import check_reads_trees
+from encodery.errors import ConfigError
 from encodery.evaluation.results import EvaluationConfig
 from encodery.frontends.options import TextConfig
+from encodery.objectives.knowledge import KnowledgeMaskedConfig
 from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
-ObjectiveConfig = Annotated[MaskedConfig | SupervisedConfig, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[MaskedConfig | KnowledgeMaskedConfig | SupervisedConfig, Field(discriminator="kind")]
+UnlabelledConfig = Annotated[MaskedConfig | KnowledgeMaskedConfig, Field(discriminator="kind")]
 
 
 class PretrainConfig(Config):
@@ -26,7 +30,8 @@ class PretrainConfig(Config):
 
     data: list[SourceConfig] = Field(default_factory=list)
     """Sources of text beside the training texts of the run; labels in them are not looked at."""
-    objective: MaskedConfig = MaskedConfig()
+    objective: UnlabelledConfig = MaskedConfig()
+    """masked: hidden words; knowledge: triples of entities beside them."""
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout during this stage; text that is seen a few times only needs none."""
     training: TrainingConfig = TrainingConfig.model_validate(
@@ -64,8 +69,31 @@ class Recipe(Config):
     training: TrainingConfig = TrainingConfig.model_validate({"optim": OptimConfig(lr=5e-4)})
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="after")
+    def _knowledge_is_used(self) -> Recipe:
+        known, objectives = self.data.knowledge, [self.objective, self.pretrain and self.pretrain.objective]
+        learns_triples = any(isinstance(objective, KnowledgeMaskedConfig) for objective in objectives)
+        fuses = isinstance(self.encoder, TransformerConfig) and self.encoder.fusion is not None
+        if learns_triples and (known is None or known.triples is None):
+            raise ValueError("objective.kind knowledge learns triples: name them with data.knowledge.triples")
+        if fuses and known is None and self.start_from is None:
+            raise ValueError("encoder.fusion needs data.knowledge: which words name which entities")
+        if known is None:
+            return self
+        if not (learns_triples or fuses or known.inject or self.start_from):
+            raise ValueError(
+                "data.knowledge is used by nothing: add encoder.fusion (entities fused into words), "
+                "data.knowledge.inject (triples behind texts) or objective.kind: knowledge (triples learned)"
+            )
+        if known.inject is not None and self.start_from is None:
+            try:
+                check_reads_trees(self.encoder)
+            except ConfigError as error:
+                raise ValueError(f"{error.given}; expected {error.expected}") from None
+        return self
+
     @property
     def labels(self) -> Literal["none", "class", "classes", "number"]:
         """What kind of label the objective asks of the data."""
-        kinds = {"masked": "none", "classify": "class", "multilabel": "classes", "regress": "number"}
-        return kinds[self.objective.kind]  # type: ignore[return-value]
+        kinds = {"classify": "class", "multilabel": "classes", "regress": "number"}
+        return kinds.get(self.objective.kind, "none")  # type: ignore[return-value]

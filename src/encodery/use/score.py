@@ -67,7 +67,7 @@ def evaluate(
         )
     labels = _LABELS[task.kind]
     notes: list[str] = []
-    reading = Reading(data, Path(), seed, labels, Path())
+    reading = Reading(data, Path(), seed, labels, Path(), predictor.trained.knowledge)
     held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))
     if task.kind == "masked":
         found = _masked(predictor, held)
@@ -116,6 +116,8 @@ def _data(folder: Path, files: list[str], columns: Columns, *, paired: bool) -> 
     chosen: dict[str, Any] = {name: trained[name] for name in _COLUMNS if trained.get(name)}
     if isinstance(trained.get("label_separator"), str):
         chosen["label_separator"] = trained["label_separator"]
+    if (trained.get("knowledge") or {}).get("mentions"):
+        chosen["knowledge"] = {"mentions": trained["knowledge"]["mentions"]}
     chosen |= {name: value for name in _COLUMNS if (value := getattr(columns, name)) is not None}
     if paired and not chosen.get("pair"):
         raise DataError("this model was trained on pairs of texts", fix="name the column of the second text: --pair")
@@ -138,7 +140,7 @@ def _masked(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
 def _facts(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
     limit, task = predictor.trained.model.config.encoder.max_length, predictor.trained.task
     facts: dict[str, Any] = {
-        "splits": {"scored": length_facts(held.store, limit, task.long)},
+        "splits": {"scored": length_facts(held.store, limit, task.long, predictor.trained.writer())},
         "lengths": length_histogram(held.store, limit),
         "bad_rows": [
             {"where": ", ".join(found["places"][:5]), "why": f"{kind} ({found['count']:,})"}

@@ -1,0 +1,163 @@
+"""A run that learns without labels: hidden words, alone or beside triples of entities."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from encodery.data.corpus import HeldRows, Reading, held_rows
+from encodery.data.links import Described, JointLoader, describe, read_graph
+from encodery.data.loader import Loader
+from encodery.data.packing import longest_row, rounded_budget
+from encodery.data.sources import has_split
+from encodery.data.tokenizers import Tokenizer
+from encodery.errors import ConfigError
+from encodery.evaluation.evaluate import masked_loss
+from encodery.evaluation.intervals import Metric
+from encodery.evaluation.links import encode_entities, link_ranks, score_links
+from encodery.evaluation.record import RunRecord
+from encodery.evaluation.results import base_record, diagnoses
+from encodery.heads.links import LinkReadout
+from encodery.model import Model, count
+from encodery.objectives.knowledge import KnowledgeMasked, KnowledgeMaskedConfig
+from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.trained import Task, Trained
+from encodery.training.loop import Fit, Objective, TrainingConfig
+from encodery.training.recipe import PretrainConfig
+from encodery.training.stage import unigram_entropy
+
+if TYPE_CHECKING:
+    from encodery.training.run import Run, RunResult
+
+
+class Pretraining:
+    """The part of a Run that has no labels. `start` is what the encoder begins from, None for fresh weights; `extra`
+    names more text."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: MaskedConfig,
+        training: TrainingConfig,
+        start: Trained | None,
+        extra: PretrainConfig | None = None,
+    ) -> None:
+        self.run = run
+        self.training = training
+        self.start = start
+        self.reading: Reading = run.reading(extra or PretrainConfig())
+        self.tokenizer: Tokenizer = run.tokenizer(self.reading, start)
+        self.text = run.training_text(self.reading, self.tokenizer)
+        self.validation: HeldRows | None = None
+        if has_split(self.reading.data, "validation"):
+            self.validation = held_rows(self.reading, "validation", self.tokenizer, [])
+        self.objective, self.described = masked_objective(config, self.reading, self.tokenizer, run.max_length)
+
+    def carry_out(self) -> RunResult:
+        """Learn, measure and write the model folder."""
+        run, store, seed = self.run, self.text.known, self.run.recipe.seed
+        model = run.build(self.tokenizer, self.objective.readout(), seed, self.start)
+        if self.start is None:
+            run.start_words(model, store, seed)
+        validate = self._validate if self.validation is not None else None
+        fit = run.fit(
+            model, self.objective, self.text, self.tokenizer, self.training, validate, seed, described=self.described
+        )
+        title = "pretraining on masked words" + (" and triples" if self.described is not None else "")
+        run.stage(fit, run.folder, title).run_into(model)
+        trained = run.trained(model, self.tokenizer, Task("masked", long=run.recipe.data.long))
+        return run.write(self._record(fit, trained), trained)
+
+    def _validate(self, model: Model) -> dict[str, float]:
+        assert self.validation is not None
+        loader = self.run.loader(self.validation.store, self.tokenizer, self.training)
+        found = masked_loss(model, loader, self.tokenizer, self.run.precision.dtype)
+        return {"score": -found["loss"], "validation_loss": found["loss"], "metric": found["accuracy"]}
+
+    def _record(self, fit: Fit, trained: Trained) -> RunRecord:
+        run, store, model, task = self.run, self.text.known, trained.model, trained.task
+        entropy = unigram_entropy(store.counts(self.tokenizer.vocab_size))
+        curves = run.curves(run.folder)
+        metrics: dict[str, Any] = {}
+        if self.validation is not None:
+            found = self._validate(model)
+            metrics = {
+                "masked_loss": Metric(found["validation_loss"], None, None).to_dict(),
+                "masked_accuracy": Metric(found["metric"], None, None).to_dict(),
+            }
+        links, notes = self._links(model)
+        facts = run.data_facts({"train": store}, store, self.tokenizer)
+        return replace(
+            base_record(run.recipe.name, task, run.command),
+            seconds=time.perf_counter() - run.began,
+            parameters=count(model),
+            metrics=metrics | links,
+            main_metric="masked_accuracy" if metrics else "mrr" if links else "",
+            curves=curves,
+            entropy_line=entropy,
+            diagnoses=diagnoses(curves, entropy, task, None),
+            data_facts=facts | (self.described.facts if self.described is not None else {}),
+            config=run.recipe.model_dump(mode="json"),
+            notes=run.speed_notes(fit) + notes,
+        )
+
+    def _links(self, model: Model) -> tuple[dict[str, Any], list[str]]:
+        """Link prediction on the test triples (the validation triples without a test): metrics and a sentence."""
+        described, run = self.described, self.run
+        if described is None:
+            return {}, []
+        name = "test" if len(described.graph.test) else "validation"
+        triples: np.ndarray = getattr(described.graph, name)
+        if not len(triples):
+            return {}, []
+        run.progress.say(f"link prediction on {len(triples):,} {name} triples")
+
+        def heed(done: int) -> None:
+            run.heed_stop("measuring link prediction")
+
+        budget = rounded_budget(self.training.batch_tokens, run.max_length)
+        pad = self.tokenizer.pad_id
+        vectors = encode_entities(
+            model, described, budget=budget, pad_id=pad, dtype=run.precision.dtype, on_progress=heed
+        )
+        assert isinstance(model.readout, LinkReadout)
+        ranks = link_ranks(model.readout.links, vectors, described.graph, triples, on_progress=heed)
+        rng = np.random.default_rng(run.recipe.seed)
+        found = score_links(ranks, rng=rng, resamples=run.recipe.evaluation.resamples)
+        said = (
+            f"Link prediction: {len(triples):,} {name} triples, each asked for its tail and its head among "
+            f"{len(described.graph.entities):,} entities, filtered; ties get the mean of their ranks."
+        )
+        return {name: metric.to_dict() for name, metric in found.items()}, [said]
+
+
+def joint_loader(loader: Loader, described: Described, objective: Objective) -> JointLoader:
+    """The loader with entities beside its texts, in batches of at least two rows of the longest text."""
+    assert isinstance(objective, KnowledgeMasked), "entities are for the objective that learns triples"
+    shared = {part.name: getattr(loader, part.name) for part in fields(Loader)}
+    shared["budget"] = max(loader.budget, 2 * longest_row(loader.maker.max_length))
+    return JointLoader(**shared, described=described, share=objective.config.entity_share)
+
+
+def masked_objective(
+    config: MaskedConfig, reading: Reading, tokenizer: Tokenizer, max_length: int
+) -> tuple[Masked, Described | None]:
+    """The objective of a recipe; where triples are learned beside the words, with their entities as texts.
+
+    Raises ConfigError when the recipe names no triples to learn, DataError for files that are missing or damaged.
+    """
+    if not isinstance(config, KnowledgeMaskedConfig):
+        return Masked.of(config, tokenizer), None
+    known = reading.data.knowledge
+    if known is None or known.triples is None:
+        raise ConfigError(
+            "objective.kind: knowledge learns triples, and the recipe names none",
+            expected="data.knowledge.triples: FILE, and data.knowledge.descriptions: FILE",
+            fix="name them, or use objective.kind: masked",
+        )
+    graph = read_graph(known, reading.base)
+    described = describe(graph, known, reading.base, tokenizer, most_tokens=config.entity_tokens, frame_room=max_length)
+    return KnowledgeMasked.joint(config, tokenizer, graph), described
