@@ -128,3 +128,23 @@ OWN_OPTIONS = {
     "static": ("vectors",),
 }
 """Options that one kind of embedding alone has."""
+
+
+class VisionConfig(Config):
+    """Options of the vision frontend: pictures of one size, cut in square patches."""
+
+    kind: Literal["vision"] = "vision"
+    channels: int = Field(default=3, ge=1, le=64)
+    """Numbers of a pixel: 3 for red, green and blue."""
+    height: int = Field(default=224, ge=1, le=16384)
+    """Pixels from top to bottom."""
+    width: int = Field(default=224, ge=1, le=16384)
+    """Pixels from left to right."""
+    patch: int = Field(default=16, ge=1, le=1024)
+    """Pixels of the side of a patch."""
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> VisionConfig:
+        if self.height % self.patch or self.width % self.patch:
+            raise ValueError(f"height {self.height} and width {self.width} must be multiples of patch {self.patch}")
+        return self

@@ -16,27 +16,21 @@ from torch import Tensor
 from encodery.bundle import check_fit
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import WeightsError, nearest
-from encodery.interop.huggingface_families import FAMILIES
+from encodery.interop.huggingface_families import FAMILIES, VISION_FAMILIES
 from encodery.interop.huggingface_folder import opened, read_object, read_weights
 from encodery.interop.huggingface_sentence import Sentence, is_sentence, read_sentence
 from encodery.interop.huggingface_tables import (
     Family,
-    Place,
     Sizes,
-    joined,
-    matches,
-    places,
     read_config,
     shapes_of,
 )
+from encodery.interop.huggingface_weights import prefix_of, weights_of
 from encodery.interop.huggingface_writer import write_huggingface
 from encodery.model import Model, ModelConfig
 from encodery.trained import Task, Trained
 
 __all__ = ["FAMILIES", "read_huggingface", "write_huggingface"]
-
-MOST_NAMED = 10
-"""Weights named in a note."""
 
 
 def read_huggingface(given: str | Path) -> Trained:
@@ -54,7 +48,7 @@ def read_huggingface(given: str | Path) -> Trained:
     sizes = read_object(body / "config.json")
     family = _family_of(sizes, body / "config.json")
     theirs = read_weights(body)
-    prefix = _prefix(family, theirs, body)
+    prefix = prefix_of(family, theirs, body)
     said = _has_head(family, sizes, theirs)
     head = said and not is_sentence(folder)
     try:
@@ -63,7 +57,7 @@ def read_huggingface(given: str | Path) -> Trained:
         raise WeightsError(f"{body}: {problem.given}", expected=problem.expected, fix=problem.fix) from None
     if not head:
         config = config.model_copy(update={"readout": sentence.readout()})
-    weights, notes = _taken(family, sizes, config, theirs, prefix)
+    weights, notes = weights_of(family, sizes, config, theirs, prefix)
     weights |= sentence.weights
     check_fit(shapes_of(config), {name: tuple(value.shape) for name, value in weights.items()})
     model = Model(config)
@@ -88,22 +82,16 @@ def _vectors(sentence: Sentence, config: ModelConfig) -> Task:
 
 def _family_of(sizes: Sizes, file: Path) -> Family:
     name = sizes.get("model_type")
+    if name in VISION_FAMILIES:
+        raise WeightsError(
+            f"{file}: model_type {name!r} is a model of pictures",
+            fix="encodery.interop.huggingface_vision.read_vision opens it",
+        )
     if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         near = nearest(str(name), FAMILIES)
         raise WeightsError(f"{file}: model_type {name!r}{near}", expected=f"one of: {known}")
     return FAMILIES[name]
-
-
-def _prefix(family: Family, theirs: dict[str, Tensor], folder: Path) -> str:
-    """What their names begin with: known by the table of the words."""
-    words = family.rows[0].theirs[0].split("|")
-    found = next((prefix for prefix in family.prefix for name in words if prefix + name in theirs), None)
-    if found is None:
-        raise WeightsError(
-            f"{folder} has no weight {words[0]}", expected=f"the weights of a model of the family {family.name}"
-        )
-    return found
 
 
 def _has_head(family: Family, sizes: Sizes, theirs: dict[str, Tensor]) -> bool:
@@ -116,43 +104,6 @@ def _has_head(family: Family, sizes: Sizes, theirs: dict[str, Tensor]) -> bool:
 
     named = any(str(name).endswith("ForMaskedLM") for name in sizes.get("architectures") or [])
     return there("readout.bias") or (named and there("readout.transform.weight"))
-
-
-def _taken(
-    family: Family, sizes: Sizes, config: ModelConfig, theirs: dict[str, Tensor], prefix: str
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Our weights out of theirs, and what is worth saying of the others."""
-    shapes = shapes_of(config)
-    expected: dict[str, tuple[int, ...]] = {}
-    chosen: list[tuple[Place, list[str]]] = []
-    for place in places(family, sizes, config, prefix):
-        names = [_found_name(part, theirs) for part in place.theirs]
-        chosen.append((place, names))
-        expected |= zip(names, place.shapes)
-    left = {name: value for name, value in theirs.items() if name not in expected}
-    bare = {name: name.removeprefix(prefix) for name in left}
-    copies = {name for name in left if matches(bare[name], family.copies) or matches(name, family.copies)}
-    heads = [name for row in family.head_rows for names in row.theirs for name in names.split("|")]
-    unused = sorted(
-        name
-        for name in left
-        if name not in copies and (matches(bare[name], (*family.unused, *heads)) or matches(name, family.unused))
-    )
-    found = {name: value for name, value in theirs.items() if name not in copies and name not in unused}
-    check_fit(expected, {name: tuple(value.shape) for name, value in found.items()})
-    weights = {
-        place.ours: joined(place, [theirs[name] for name in names], shapes[place.ours]) for place, names in chosen
-    }
-    notes = []
-    if unused:
-        more = f" and {len(unused) - MOST_NAMED} more" if len(unused) > MOST_NAMED else ""
-        notes.append(f"not used, because the encoder has no place for them: {', '.join(unused[:MOST_NAMED])}{more}")
-    return weights, notes
-
-
-def _found_name(names: str, theirs: dict[str, Tensor]) -> str:
-    """Of several names the one that the file has; the first, to be missed, when it has none."""
-    return next((name for name in names.split("|") if name in theirs), names.split("|")[0])
 
 
 # -- the tokenizer -----------------------------------------------------------------------------------

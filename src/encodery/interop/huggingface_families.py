@@ -7,6 +7,7 @@ from encodery.interop import huggingface_prenorm as prenorm
 from encodery.interop import huggingface_relative as relative
 from encodery.interop import huggingface_rotary as turning
 from encodery.interop.huggingface_tables import Family
+from encodery.interop.huggingface_vit import VIT
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -31,3 +32,4 @@ FAMILIES: dict[str, Family] = {
         prenorm.ESM,
     )
 }
+VISION_FAMILIES: dict[str, Family] = {"vit": VIT}

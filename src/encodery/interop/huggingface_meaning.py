@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from encodery.encoders.options import TURNING, TransformerConfig
-from encodery.model import ModelConfig
+from encodery.model import ModelConfig, VisionModelConfig
 
 Flat = dict[str, Any]
 """Our config with a dotted key for every value: `encoder.width`."""
 
 
-def flattened(config: ModelConfig) -> Flat:
+def flattened(config: ModelConfig | VisionModelConfig) -> Flat:
     """Every value of a config by its dotted name; what is a default of another value is written out."""
     found: Flat = {}
     for part in ("frontend", "encoder", "readout"):
@@ -28,8 +28,9 @@ def flattened(config: ModelConfig) -> Flat:
             "encoder.norm_bias": encoder.bias if encoder.norm_bias is None else encoder.norm_bias,
             "encoder.rotary_base_local": encoder.rotary_base_local or encoder.rotary_base,
             "encoder.distinct_blocks": encoder.blocks,
-            "frontend.width": config.frontend.width or encoder.width,
         }
+    if isinstance(config, ModelConfig):
+        found["frontend.width"] = config.frontend.width or encoder.width
     return found
 
 
@@ -47,7 +48,7 @@ _LEARNING = (
 _TABLES = ("learned", "random", "sinusoidal")
 
 
-def meaning(config: ModelConfig) -> Flat:
+def meaning(config: ModelConfig | VisionModelConfig) -> Flat:
     """What of a config decides the answers of a trained model."""
     flat = flattened(config)
     dropped = set(_LEARNING)

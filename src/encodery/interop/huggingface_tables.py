@@ -5,23 +5,27 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from encodery.config import Config
 from encodery.encoders.options import TransformerConfig
 from encodery.errors import WeightsError
 from encodery.heads.options import VectorReadoutConfig
 from encodery.interop.huggingface_meaning import Flat, flattened, meaning
-from encodery.model import Model, ModelConfig
+from encodery.model import Model, ModelConfig, VisionModel, VisionModelConfig
 
 Sizes = dict[str, Any]
 """A config.json."""
 Shape = tuple[int, ...]
+AnyConfig = ModelConfig | VisionModelConfig
 Ids = Mapping[str, int]
 """Numbers of the special tokens by role: pad, unk, cls, sep, mask."""
+
+C = TypeVar("C", bound=Config)
 
 _REQUIRED = object()
 
@@ -208,37 +212,52 @@ def read_config(family: Family, sizes: Sizes, *, head: bool) -> ModelConfig:
 
     Raises WeightsError for a value that is missing, unknown or impossible.
     """
+    readout = {"kind": "word"} if head else {"kind": "vector", "normalise": False}
+    return _valid(ModelConfig, _read_values(family, sizes, head=head), {"start": "random"}, readout)
+
+
+def read_vision_config(family: Family, sizes: Sizes) -> VisionModelConfig:
+    """The same for a family of pictures; its readout is the vector of the first position."""
+    readout = {"kind": "vector", "pooling": "first", "normalise": False}
+    return _valid(VisionModelConfig, _read_values(family, sizes, head=False), {"kind": "vision"}, readout)
+
+
+def _read_values(family: Family, sizes: Sizes, *, head: bool) -> Flat:
     found: Flat = dict(family.fixed) | (family.head_fixed if head else {})
     try:
         for line in (*family.sizes, *(family.head_sizes if head else ())):
             line.read(sizes, found)
     except KeyError as missing:
         raise WeightsError(f"config.json has no {missing.args[0]!r}", fix="copy the file from its source") from None
-    nested: dict[str, Any] = {"frontend": {"start": "random"}, "encoder": {"kind": "transformer"}}
-    nested["readout"] = {"kind": "word"} if head else {"kind": "vector", "normalise": False}
-    for name, value in found.items():
+    return found
+
+
+def _valid(schema: type[C], values: Flat, frontend: dict[str, Any], readout: dict[str, Any]) -> C:
+    nested: dict[str, Any] = {"frontend": frontend, "encoder": {"kind": "transformer"}, "readout": readout}
+    for name, value in values.items():
         part, key = name.split(".", 1)
         nested[part][key] = value
     try:
-        return ModelConfig.model_validate(nested)
+        return schema.model_validate(nested)
     except ValidationError as problem:
         first = problem.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part not in ("transformer", "word", "text", "vector"))
         raise WeightsError(f"config.json has sizes that cannot be: {place}: {first['msg']}") from None
 
 
-def write_config(family: Family, config: ModelConfig, ids: Ids) -> Sizes:
+def write_config(family: Family, config: AnyConfig, ids: Ids) -> Sizes:
     """Our config -> config.json, without asking whether the family can express it: `differences` does."""
     flat, head = flattened(config), config.readout.kind == "word"
     model = family.models[1] if head and family.models[1] else family.models[0]
     sizes: Sizes = {"architectures": [model], "model_type": family.name, "dtype": "float32"}
-    sizes["pad_token_id"] = ids["pad"]
+    if ids:
+        sizes["pad_token_id"] = ids["pad"]
     for line in (*family.sizes, *(family.head_sizes if head else ())):
         line.write(flat, ids, sizes)
     return sizes
 
 
-def differences(family: Family, config: ModelConfig, ids: Ids) -> dict[str, tuple[Any, Any]]:
+def differences(family: Family, config: AnyConfig, ids: Ids) -> dict[str, tuple[Any, Any]]:
     """What the family cannot express of a config: by dotted name, our value and the one that would come back."""
     if not isinstance(config.encoder, TransformerConfig):
         return {"encoder.kind": (config.encoder.kind, "transformer")}
@@ -247,20 +266,23 @@ def differences(family: Family, config: ModelConfig, ids: Ids) -> dict[str, tupl
         bare = config.model_copy(update={"readout": VectorReadoutConfig()})
         return {"readout.kind": ("word", "no head for masked words"), **differences(family, bare, ids)}
     try:
-        back = read_config(family, write_config(family, config, ids), head=head)
+        sizes = write_config(family, config, ids)
+        pictures = isinstance(config, VisionModelConfig)
+        back = read_vision_config(family, sizes) if pictures else read_config(family, sizes, head=head)
     except WeightsError as problem:
         return {"": ("", problem.given)}
     ours, theirs = meaning(config), meaning(back)
     return {name: (ours[name], theirs[name]) for name in ours if name in theirs and ours[name] != theirs[name]}
 
 
-def shapes_of(config: ModelConfig) -> dict[str, Shape]:
+def shapes_of(config: AnyConfig) -> dict[str, Shape]:
     """Our weights by name, without making them."""
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in Model(config).state_dict().items()}
+        model = VisionModel(config) if isinstance(config, VisionModelConfig) else Model(config)
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def places(family: Family, sizes: Sizes, config: ModelConfig, prefix: str) -> list[Place]:
+def places(family: Family, sizes: Sizes, config: AnyConfig, prefix: str) -> list[Place]:
     """Where each of our weights lies. Raises WeightsError for one that the family has no place for."""
     shapes = shapes_of(config)
     head = config.readout.kind == "word"
@@ -279,7 +301,7 @@ def places(family: Family, sizes: Sizes, config: ModelConfig, prefix: str) -> li
     return list(found.values())
 
 
-def _place(row: Row, ours: str, shape: Shape, before: str, number: int, sizes: Sizes, config: ModelConfig) -> Place:
+def _place(row: Row, ours: str, shape: Shape, before: str, number: int, sizes: Sizes, config: AnyConfig) -> Place:
     names = tuple(
         "|".join(before + name.replace("*", str(number)) for name in names.split("|")) for names in row.theirs
     )
