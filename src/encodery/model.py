@@ -13,8 +13,9 @@ from encodery.encoders.kinds import EncoderConfig, make_encoder
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.visible_tree import check_reads_trees
 from encodery.encoders.watch import Watch
-from encodery.frontends.options import TextConfig
+from encodery.frontends.options import TextConfig, VisionConfig
 from encodery.frontends.text import TextFrontend
+from encodery.frontends.vision import VisionFrontend
 from encodery.heads.links import LinkReadout
 from encodery.heads.options import LinkReadoutConfig, ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
 from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
@@ -80,6 +81,40 @@ class Model(nn.Module):
         if batch.layout.branch is not None:
             check_reads_trees(self.config.encoder)
         return self.frontend(batch)
+
+
+class VisionModelConfig(Config):
+    """A whole model of pictures."""
+
+    frontend: VisionConfig = VisionConfig()
+    encoder: TransformerConfig = TransformerConfig(positions="learned", input_norm=False, max_length=197)
+    readout: VectorReadoutConfig = VectorReadoutConfig(pooling="first")
+
+
+class VisionModel(nn.Module):
+    """Batch of pictures -> Output. `encode` stops before the readout."""
+
+    def __init__(self, config: VisionModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder.width
+        self.frontend = VisionFrontend(config.frontend, width)
+        self.encoder = make_encoder(config.encoder, width)
+        self.readout = VectorReadout(config.readout, width)
+
+    def initialise(self, seed: int) -> VisionModel:
+        """Draw all weights from `seed`; the same seed gives the same weights."""
+        generator = torch.Generator().manual_seed(seed)
+        for part in (self.frontend, self.encoder, self.readout):
+            part.initialise(generator)
+        return self
+
+    def encode(self, batch: Batch, watch: Watch | None = None) -> States:
+        """Vectors in context (P, D), before any readout. A `watch` is filled with what the encoder thought."""
+        return self.encoder(self.frontend(batch), watch=watch)
+
+    def forward(self, batch: Batch) -> Output:
+        return self.readout(self.encode(batch), batch)
 
 
 @dataclass(frozen=True)
