@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from encodery.frontends.fitting import carried_over, least_squares, linear_map
+from encodery.frontends.fitting import carried_over, least_squares, linear_map, whitening
 
 
 def test_least_squares_are_those_of_the_normal_equations() -> None:
@@ -31,6 +31,16 @@ def test_a_linear_map_is_found_again() -> None:
     inputs, matrix = rng.normal(size=(200, 6)), rng.normal(size=(6, 3))
     found = linear_map(inputs, inputs @ matrix, rng.uniform(0.5, 2, size=200), ridge=1e-9)
     np.testing.assert_allclose(found, matrix, atol=1e-6)
+
+
+def test_whitened_columns_are_uncorrelated_and_of_spread_1() -> None:
+    rng = np.random.default_rng(0)
+    inputs, weight = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)), rng.uniform(0.1, 2, size=500)
+    inputs -= np.average(inputs, axis=0, weights=weight)
+    white = inputs @ whitening(inputs, weight, ridge=0.0)
+    np.testing.assert_allclose((white * weight[:, None]).T @ white / weight.sum(), np.eye(6), atol=1e-6)
+    one = whitening(inputs[:, :1] * [1.0, 1.0], weight, ridge=0.1)
+    assert np.isfinite(one).all()  # two columns that are one
 
 
 def test_vectors_are_carried_over_into_a_space_that_is_turned() -> None:

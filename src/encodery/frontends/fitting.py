@@ -46,6 +46,16 @@ def linear_map(inputs: np.ndarray, wanted: np.ndarray, weight: np.ndarray, *, ri
     return np.linalg.solve(square, (share * x).T @ y)
 
 
+def whitening(inputs: np.ndarray, weight: np.ndarray, *, ridge: float) -> np.ndarray:
+    """The symmetric matrix W (F, F) for which the columns of `inputs @ W` are uncorrelated and of spread 1, as far as
+    they are larger than `ridge` times the mean variance; rows count by `weight` (n,), and have mean 0."""
+    share = (weight / weight.sum())[:, None]
+    x = inputs.astype(np.float64)
+    variance, directions = np.linalg.eigh((share * x).T @ x)
+    variance = np.maximum(variance, 0.0) + ridge * variance.mean() + 1e-12
+    return (directions / np.sqrt(variance)) @ directions.T
+
+
 def carried_over(known: np.ndarray, there: np.ndarray, beside: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Vectors for all tokens in the space of `known` (V, E), whose rows count where `there` (V,) is true.
 

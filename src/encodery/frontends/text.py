@@ -40,6 +40,12 @@ class TextFrontend(nn.Module):
         if isinstance(self.words, Spelled):
             self.words.spell(tokens)
 
+    def spread(self) -> None:
+        """Once spelled: let fresh vectors that a network makes from characters begin as far apart as those of a table.
+        Elsewhere they are from the first."""
+        if isinstance(self.words, ConvolvedCharacters):
+            self.words.spread(self.config.embedding_std, np.ones(self.vocab_size))
+
     @torch.no_grad()
     def fill(self, vectors: np.ndarray, found: np.ndarray) -> None:
         """Hand in vectors of a file (V, E) for the tokens that are `found` (V,): scaled together to the spread of the

@@ -55,6 +55,7 @@ class WordKnowledge:
         assert self.tokenizer is not None, "the frontend's config comes first"
         if model.config.frontend.embedding == "characters":
             model.frontend.spell(self.tokenizer.written())
+            model.frontend.spread()
         if self.vectors is not None:
             model.frontend.fill(self.vectors.matrix, self.vectors.found)
 
