@@ -231,6 +231,15 @@ def test_answers_that_no_module_can_give_are_left_out_and_said(tokenizer: Tokeni
         write_huggingface(attention, tmp_path / "other")
 
 
+def test_a_head_beside_that_for_masked_words_is_left_out_and_said(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    readout = {"kind": "links", "relations": 3, "link_width": 8, "norm_epsilon": 1e-6, "activation": "gelu"}
+    trained = made(tokenizer, readout, Task("masked"), norm_epsilon=1e-6)
+    assert write_huggingface(trained, tmp_path / "theirs") == "esm"
+    assert "the scores of relations between entities are left out" in (tmp_path / "theirs" / "README.md").read_text()
+    compare(read_huggingface(tmp_path / "theirs"), tmp_path / "theirs", logits=True)
+    compare(trained, tmp_path / "theirs", logits=False)
+
+
 def test_a_folder_is_written_whole_or_not_at_all(tokenizer: Tokenizer, tmp_path: Path) -> None:
     trained = made(tokenizer, {"kind": "word"}, Task("masked"))
     folder = tmp_path / "theirs"

@@ -15,12 +15,26 @@ from encodery.data.frames import frame_of
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import separate
 from encodery.errors import WeightsError
-from encodery.heads.options import DenseConfig, DocumentReadoutConfig, VectorReadoutConfig
+from encodery.heads.options import (
+    DenseConfig,
+    DocumentReadoutConfig,
+    LinkReadoutConfig,
+    VectorReadoutConfig,
+    WordReadoutConfig,
+)
 from encodery.interop.huggingface_families import FAMILIES
 from encodery.interop.huggingface_folder import json_bytes, write_files
 from encodery.interop.huggingface_rewrites import EMPTIED, REWRITES, Weights, without_spare_positions
 from encodery.interop.huggingface_sentence import sentence_files
-from encodery.interop.huggingface_tables import Family, differences, parted, places, unplaced, write_config
+from encodery.interop.huggingface_tables import (
+    Family,
+    differences,
+    parted,
+    places,
+    shapes_of,
+    unplaced,
+    write_config,
+)
 from encodery.model import ModelConfig
 from encodery.trained import Task, Trained
 
@@ -117,6 +131,8 @@ def _body(trained: Trained) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
     """The model with its masked-word head, or without any: what pools and answers is a matter of other files. Vectors
     of words that are made in some way are written out as a table."""
     config, notes = trained.model.config, ()
+    if trained.knowledge is not None:
+        notes = ("what encodery writes behind texts or fuses into words, from its knowledge of entities, is left out",)
     weights = {name: value.detach().cpu().float() for name, value in trained.model.state_dict().items()}
     if config.frontend.embedding != "learned":
         frontend = trained.model.frontend
@@ -124,7 +140,12 @@ def _body(trained: Trained) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
         weights = {name: value for name, value in weights.items() if not name.startswith("frontend.")}
         weights |= {f"frontend.{name}": value.cpu().float() for name, value in table.state_dict().items()}
         config = config.model_copy(update={"frontend": table.config})
-        notes = (f"the vectors of all tokens ({frontend.describe()}) are written out as a table",)
+        notes += (f"the vectors of all tokens ({frontend.describe()}) are written out as a table",)
+    if isinstance(config.readout, LinkReadoutConfig):
+        words = {name: getattr(config.readout, name) for name in WordReadoutConfig.model_fields if name != "kind"}
+        config = config.model_copy(update={"readout": WordReadoutConfig(**words)})
+        weights = {name: weights[name] for name in shapes_of(config)}
+        notes += ("the scores of relations between entities are left out",)
     if config.readout.kind != "word":
         config = config.model_copy(update={"readout": VectorReadoutConfig()})
         weights = {name: value for name, value in weights.items() if not name.startswith("readout.")}
@@ -174,6 +195,8 @@ def _shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return "given"
     return "none" if value is None else str(value)
 
 
