@@ -395,3 +395,43 @@ def test_byte_level_tokens_are_spelled_in_bytes() -> None:
     spelling = tokenizer.spelling()
     encoded = tokenizer.encode_batch(["café"])[0]
     assert "".join(spelling[number][0] for number in encoded.ids.tolist()).encode("latin-1") == "café".encode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_are_written_as_a_text_has_them(kind: str) -> None:
+    """End to end they give the words back, a space before each; words alone are words, their pieces are none."""
+    tokenizer = trained(kind, "en")
+    written, words = tokenizer.written(), tokenizer.words()
+    assert len(written) == len(words) == tokenizer.vocab_size
+    for number in tokenizer.special_ids:
+        assert written[number] is None and words[number] is None
+    (encoded,) = tokenizer.encode_batch(["lazy fox dogs"])
+    parts = [written[number] or "" for number in encoded.ids.tolist()]
+    if kind in ("wordpiece", "bpe", "unigram"):
+        assert "".join(parts) == " lazy fox dogs"
+    elif kind == "byte_bpe":
+        assert "".join(parts) == "lazy fox dogs"  # the first word of a text has no space of its own
+    else:
+        assert "".join(part[1:] for part in parts) == "lazy fox dogs"  # nothing says which letter begins a word
+    fox = [number for number in encoded.ids.tolist() if (written[number] or "").strip() == "fox"]
+    assert all(words[number] == "fox" for number in fox) and (fox or kind in ("bytes", "characters"))
+
+
+def test_pieces_of_words_and_of_characters_are_no_words() -> None:
+    piece, byte = trained("wordpiece", "mixed"), trained("byte_bpe", "mixed")
+    pieces = {piece.token(number): word for number, word in enumerate(piece.words())}
+    latin = {token: word for token, word in pieces.items() if token.startswith("##") and token.isascii()}
+    assert latin and set(latin.values()) == {None}
+    assert pieces["好"] == "好" and pieces["[MASK]"] is None
+    halves = [
+        text for text in byte.written() if text is not None and any("\udc80" <= char <= "\udcff" for char in text)
+    ]
+    assert halves and all(
+        word is None for text, word in zip(byte.written(), byte.words()) if text is not None and text in halves
+    )
+
+
+def test_words_are_changed_as_texts_are() -> None:
+    assert trained("wordpiece", "en").normaliser()("Café") == "cafe"
+    assert trained("byte_bpe", "en").normaliser()("Café") == "Café"
+    assert trained("bytes", "en").normaliser()("Café") == "Café"

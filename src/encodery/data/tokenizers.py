@@ -277,7 +277,7 @@ class Tokenizer:
         space, for parts of a character and for tokens that are no text."""
         found: list[str | None] = []
         for number, text in enumerate(self.written()):
-            begins = text is not None and (text[:1] == " " or self._unspaced[number] or not text[:1].isalpha())
+            begins = text is not None and (text[:1] == " " or self._unspaced[number] or not _goes_on(text[:1]))
             word = text.strip() if begins and text is not None else ""
             found.append(word if word.isprintable() and word else None)
         return found
@@ -417,6 +417,11 @@ def _pieces(inner: HfTokenizer) -> Iterator[tuple[int, str | bytes]]:
             yield number, bytes(_BYTES[char] for char in token if char in _BYTES)
         else:
             yield number, token.removeprefix(prefix).replace("▁", " ")
+
+
+def _goes_on(char: str) -> bool:
+    """A letter or a mark, which without a space before it belongs to the word before."""
+    return char.isalpha() or (char != "" and unicodedata.category(char)[0] == "M")
 
 
 def _byte_alphabet() -> dict[str, int]:
