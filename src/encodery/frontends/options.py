@@ -61,7 +61,7 @@ class TextConfig(Config):
     convolution with highway layers (Kim et al. 2016)."""
     ngram_lengths: tuple[int, int] = (3, 6)
     """For n-grams: the shortest and the longest, the space before a word counted."""
-    ngram_rows: int = Field(default=1 << 14, ge=2, le=1 << 26)
+    ngram_rows: int = Field(default=1 << 13, ge=2, le=1 << 26)
     """For n-grams: rows of the table that they are hashed into."""
     character_width: int = Field(default=16, ge=1, le=1024)
     """For the convolution: numbers in the vector of a character."""
