@@ -28,6 +28,7 @@ README = ROOT / "README.md"
 ENCODERS = ROOT / "docs" / "03_frontends_and_encoders.md"
 RECIPES = ROOT / "docs" / "08_recipes.md"
 QUOTING = ROOT / "docs" / "encoder"
+OPTION_TABLE = QUOTING / "13_table_of_options.md"
 
 
 # -- the file tree ---------------------------------------------------------------------------------
@@ -311,6 +312,58 @@ def quotation(file: Path, name: str, first: str | None = None, last: str | None 
     raise SystemExit(f"{name} in {file.relative_to(ROOT)} has no lines from {first!r} to {last!r} to quote")
 
 
+# -- the table of options ----------------------------------------------------------------------------
+
+
+def option_table() -> str:
+    """Every row of tests/options.py, with what holds for it; what does not has a number and its reason below."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from conftest import tiny_config
+    from encodery.errors import WeightsError
+    from encodery.interop.keras_encoder_options import read_config
+    from encodery.interop.onnx_graph import why_not
+    from options import ROWS
+
+    def in_keras(config: Any) -> str:
+        try:
+            read_config(config.model_dump(mode="json"))
+        except WeightsError as refused:
+            return str(refused).splitlines()[0]
+        return ""
+
+    reasons: list[str] = []
+
+    def cell(reason: str) -> str:
+        if not reason:
+            return "yes"
+        if reason not in reasons:
+            reasons.append(reason)
+        return f"no ({reasons.index(reason) + 1})"
+
+    lines = ["| option | in a recipe | learns | packed | neighbour | gradient | ONNX | Keras |", "|---" * 8 + "|"]
+    for group, rows in ROWS.items():
+        lines.append(f"| **{group}** | | | | | | | |")
+        for name, changes in rows.items():
+            config = tiny_config(**changes)
+            cells = ["yes"] * 4 + [cell(why_not(config, "encoder")), cell(in_keras(config))]
+            lines.append(f"| {name} | {_written(changes)} | {' | '.join(cells)} |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n".join([*lines, "", *notes])
+
+
+def _written(changes: dict[str, Any]) -> str:
+    """The keys that make the option, without the sizes of the small encoder of the tests."""
+    sizes = {"depth", "heads", "window", "block", "segment", "hash_rows", "hash_weights", "relative_buckets", "rows"}
+    sizes |= {"relative_reach", "ngram_rows", "character_filters", "character_kernels", "ngram_lengths", "entities"}
+    found = []
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            found += [f"{key}: {{{_written(value)}}}".replace("`", "")]
+        elif key not in sizes:
+            found.append(f"{key}: {str(value).lower() if isinstance(value, bool) else value}")
+    return f"`{', '.join(found)}`" if found else ""
+
+
 # -- writing ---------------------------------------------------------------------------------------
 
 
@@ -326,11 +379,13 @@ def filled(text: str, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """What each page with a drawn part should hold."""
+    drawn = {page: quoted(page.read_text(encoding="utf-8"), page) for page in sorted(QUOTING.glob("*.md"))}
     return {
+        **drawn,
+        OPTION_TABLE: filled(drawn[OPTION_TABLE], "table", option_table()),
         README: filled(README.read_text(encoding="utf-8"), "tree", tree()),
         RECIPES: filled(RECIPES.read_text(encoding="utf-8"), "keys", recipe_keys()),
         ENCODERS: filled(ENCODERS.read_text(encoding="utf-8"), "options", encoder_options()),
-        **{page: quoted(page.read_text(encoding="utf-8"), page) for page in sorted(QUOTING.glob("*.md"))},
     }
 
 

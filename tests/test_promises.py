@@ -19,6 +19,7 @@ from encodery.encoders.patterns import Pattern
 from encodery.model import Model
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
+from options import NAMED
 
 PATTERNS: list[dict[str, Any]] = [
     {"pattern": "full"},
@@ -104,6 +105,7 @@ FRONTENDS: list[dict[str, Any]] = [
     {"embedding": "static", "vectors": {"path": "vectors.txt", "rows": 20, "tune": False}, "width": 12},
 ]
 ENCODERS += [{"frontend": frontend} for frontend in FRONTENDS]
+ENCODERS += [changes for changes in NAMED.values() if changes not in ENCODERS]
 POOLINGS = ["first", "mean", "max", "attention"]
 LENGTHS = [13, 4, 1, 9, 16, 7, 2, 11]
 

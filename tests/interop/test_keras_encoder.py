@@ -24,6 +24,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.interop.huggingface import read_huggingface
 from encodery.model import Model, ModelConfig
 from encodery.trained import Task, Trained
+from options import NAMED
 
 ROOT = Path(__file__).parent.parent.parent
 BACKENDS = ["tensorflow", "jax"]
@@ -87,6 +88,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dropping": {"drop_rate": 0.2, "attention_drop_rate": 0.1, "depth_drop_rate": 0.2},
     "depth 0": {"depth": 0},
 }
+
+
+def in_keras(changes: dict[str, Any]) -> bool:
+    """Whether a row of the table of options is one that Keras has: the others are refused (test_keras_options.py)."""
+    frontend = changes.get("frontend", {})
+    learned = frontend.get("embedding") not in ("hashed", "characters") and frontend.get("vectors", {}).get(
+        "tune", True
+    )
+    return learned and not {"kind", "fusion"} & set(changes)
+
+
+OPTIONS |= {name: row for name, row in NAMED.items() if row not in OPTIONS.values() and in_keras(row)}
 DENSE = [{"outputs": 12, "activation": name} for name in ("tanh", "gelu", "sigmoid", "relu", "silu")]
 READOUTS: dict[str, dict[str, Any]] = {
     **{f"logits, {name}": {"kind": "document", "pooling": name, "outputs": 3} for name in ("first", "mean", "max")},

@@ -24,6 +24,7 @@ from encodery.interop.onnx_operators import OPSET, known_operators
 from encodery.interop.onnx_parity import ALLOWED, made_questions, text_questions
 from encodery.trained import Task, Trained
 from encodery.use.predict import Predictor
+from options import NAMED
 from test_promises import FRONTENDS, HIERARCHICAL, OPTIONS, PATTERNS, POSITIONS, SHAPES, named
 
 SAMPLE = [
@@ -32,6 +33,7 @@ SAMPLE = [
     *OPTIONS,
     *({"frontend": frontend} for frontend in FRONTENDS),
 ]
+SAMPLE += [changes for changes in NAMED.values() if changes not in SAMPLE]
 READOUTS: list[dict[str, Any]] = [
     {"kind": "word"},
     {"kind": "word", "tied": False, "activation": "relu"},
