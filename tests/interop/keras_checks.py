@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,20 @@ def test_pairs_become_rows(trained: KerasTrained) -> None:
     assert first == [0] * (sizes[0] + 2) + [1] * (sizes[1] + 1)
     with pytest.raises(DataError, match="this model reads pairs"):
         trained.inputs(["a film"])
+
+
+def test_the_page_runs(trained: KerasTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of docs/10_keras.md, one after the other."""
+    page = Path(__file__).parent.parent.parent / "docs" / "10_keras.md"
+    blocks = re.findall(r"^```py\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    trained.save("runs/mine")
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["logits"].shape == (2, 2) and names["vectors"].shape[-1] == SIZES["width"]
+    assert keras_encoder.load("runs/tuned").task["labels"] == ["calm", "angry"]
 
 
 # -- what is refused -------------------------------------------------------------------------------

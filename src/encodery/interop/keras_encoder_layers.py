@@ -163,7 +163,8 @@ class FeedForward(Part):
     ) -> None:
         sizes = {"width": width, "inner_width": inner_width, "inputs": inputs}
         super().__init__(activation=activation, bias=bias, outer_std=outer_std, **sizes, **more)
-        self.activation, self.gated = activation, is_gated(activation)
+        self.activation: ActivationName = activation
+        self.gated = is_gated(activation)
         self.widths = (inputs or width, inner_width)
         self.inner = self.linear(inner_width * (2 if self.gated else 1), bias=bias)
         self.outer = self.linear(width, bias=bias, std=outer_std)

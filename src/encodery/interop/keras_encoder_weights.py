@@ -44,10 +44,11 @@ def named_weights(layer: keras.layers.Layer, before: str = "") -> Iterator[tuple
     if isinstance(layer, keras.layers.Embedding):
         yield f"{before}weight", Weight(layer.embeddings)
         return
+    own = {id(variable) for variable in layer.variables}  # told by identity: their class has changed between versions
     for name, value in vars(layer).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, keras.Variable):
+        if id(value) in own:
             yield f"{before}{name}", Weight(value)
         elif isinstance(value, keras.layers.Layer):
             yield from named_weights(value, f"{before}{name}.")
