@@ -68,7 +68,8 @@ class Tokenizer:
 
     As in that library, the name of a special token written in a text (`[MASK]`) is read as that token.
     Raises DataError when pad, cls, sep or mask are missing; `unk_id` is None where nothing can be unknown.
-    `facts["special"]` may name the token of a role ({"cls": "<|begin|>"}), `facts["may_lack"]` roles that may be missing.
+    `facts["special"]` may name the token of a role ({"cls": "<|begin|>"}), `facts["may_lack"]` roles that may be
+    missing.
     """
 
     def __init__(self, inner: HfTokenizer, facts: dict[str, Any] | None = None, *, where: str = "tokenizer") -> None:
