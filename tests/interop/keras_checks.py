@@ -36,6 +36,10 @@ LABELS: dict[str, Any] = {"kind": "document", "outputs": 2, "drop_rate": 0.0}
 TEXTS = ["the parcel is late", "the card was charged twice", "a warm and lovely film", "dull", "a cruel, cold story"]
 
 
+once = pytest.mark.once
+"""What does not depend on the backend is run on TensorFlow alone: JAX takes long to compile."""
+
+
 def model_of(readout: dict[str, Any] | None = WORDS, **encoder: Any) -> EncoderModel:
     return EncoderModel({"frontend": {"vocab_size": 40}, "encoder": {**SIZES, **encoder}, "readout": readout})
 
@@ -103,6 +107,7 @@ LAYERS = [
 ]
 
 
+@once
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_layers_are_made_again_from_their_config(layer: Any) -> None:
     config = layer.get_config()
@@ -168,6 +173,7 @@ def test_the_mask_of_words_is_that_of_the_inputs() -> None:
             np.testing.assert_array_equal(numbers(model.compute_mask(np.array([[5, 6, 0]]))), [[True, True, False]])
 
 
+@once
 def test_half_precision_is_near() -> None:
     config = {"frontend": {"vocab_size": 40}, "encoder": SIZES, "readout": LABELS}
     plain = EncoderModel(config)
@@ -249,8 +255,15 @@ def test_new_labels_keep_the_encoder(trained: KerasTrained, tmp_path: Path) -> N
     assert other.model.readout.options.pooling == "first"
     with pytest.raises(WeightsError, match="with_labels"):
         bare.save(tmp_path / "bare")
+    with pytest.raises(DataError, match="'a' stands twice"):
+        bare.with_labels(["a", "b", "a"])
+    with pytest.raises(WeightsError, match="did you mean 'pooling'"):
+        bare.with_labels(["a", "b"], poling="first")
+    with pytest.raises(WeightsError, match=r"readout\.ngrams is 2"):
+        bare.with_labels(["a", "b"], ngrams=2)
 
 
+@once
 def test_texts_become_rows(trained: KerasTrained) -> None:
     tokenizer, counts = trained.tokenizer, LengthCounts()
     short, long = (one.ids for one in tokenizer.encode_batch(["a film", "a " * 40]))
@@ -270,16 +283,19 @@ def test_texts_become_rows(trained: KerasTrained) -> None:
         trained.inputs(["a film"], prompt="asc")
 
 
+@once
 def test_pairs_become_rows(trained: KerasTrained) -> None:
     trained.task["paired"] = True
     given = trained.inputs([("a film", "the card"), ("dull", "dull")])
     sizes = [one.ids.size for one in trained.tokenizer.encode_batch(["a film", "the card"])]
     first = given["segments"][0][given["mask"][0]].tolist()
     assert first == [0] * (sizes[0] + 2) + [1] * (sizes[1] + 1)
-    with pytest.raises(DataError, match="this model reads pairs"):
-        trained.inputs(["a film"])
+    for wrong in ("a film", ("a", "b", "c"), 5):
+        with pytest.raises(DataError, match="this model reads pairs"):
+            trained.inputs([wrong])  # type: ignore[list-item]
 
 
+@once
 def test_the_page_runs(trained: KerasTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of docs/10_keras.md, one after the other."""
     page = Path(__file__).parent.parent.parent / "docs" / "10_keras.md"
@@ -297,6 +313,7 @@ def test_the_page_runs(trained: KerasTrained, tmp_path: Path, monkeypatch: pytes
 # -- what is refused -------------------------------------------------------------------------------
 
 
+@once
 def test_wrong_inputs_are_refused(trained: KerasTrained) -> None:
     with pytest.raises(DataError, match=r"text 2 is \('a', 'b'\)"):
         trained.inputs(["a", ("a", "b")])
@@ -310,6 +327,7 @@ def test_wrong_inputs_are_refused(trained: KerasTrained) -> None:
         trained.model({"mask": np.ones((1, 3), np.int32)})
 
 
+@once
 def test_wrong_weights_are_refused(trained: KerasTrained, tmp_path: Path) -> None:
     trained.save(tmp_path / "model")
     files = read_bundle(tmp_path / "model", tensors="np")
@@ -326,6 +344,14 @@ def test_wrong_weights_are_refused(trained: KerasTrained, tmp_path: Path) -> Non
         keras_encoder.load(tmp_path / "model")
     with pytest.raises(WeightsError, match="does not exist"):
         keras_encoder.load(tmp_path / "nothing")
+
+
+@once
+def test_a_tokenizer_of_another_model_is_refused(trained: KerasTrained, tmp_path: Path) -> None:
+    trained.tokenizer = train_tokenizer(["other words altogether"] * 9, TokenizerConfig(vocab_size=64), seed=1)
+    trained.save(tmp_path / "model")
+    with pytest.raises(WeightsError, match="the tokenizer has"):
+        keras_encoder.load(tmp_path / "model")
 
 
 def test_torch_is_not_there() -> None:

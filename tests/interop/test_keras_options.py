@@ -43,6 +43,7 @@ def model(**changes: Any) -> dict[str, Any]:
     [
         ({"encoder": {"kind": "recurrent"}}, "encoder.kind is 'recurrent'"),
         ({"encoder": {"kind": "hierarchical"}}, "encoder.kind is 'hierarchical'"),
+        ({"frontend": {"kind": "vision"}}, "frontend.kind is 'vision'"),
         ({"encoder": {"positions": "grid"}}, "encoder.positions is 'grid'"),
         ({"encoder": {"positions": "rotary_grid"}}, "encoder.positions is 'rotary_grid'"),
         ({"encoder": {"fusion": {"entities": 3}}}, "encoder.fusion is "),

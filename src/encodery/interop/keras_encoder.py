@@ -20,7 +20,6 @@ from encodery.bundle import read_bundle, write_bundle
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import DataError, MissingExtra, WeightsError, nearest
-from encodery.heads.options import DocumentReadoutConfig
 from encodery.interop.keras_encoder_options import read_config
 
 try:
@@ -80,9 +79,12 @@ class KerasTrained:
 
     def with_labels(self, labels: Sequence[str], *, multilabel: bool = False, **options: Any) -> KerasTrained:
         """The same encoder with a new readout that has a logit for each label, not trained yet. `options` are those of
-        a document readout: pooling, hidden, drop_rate."""
-        readout = DocumentReadoutConfig(outputs=len(labels), **options)
-        config = self.model.options.model_copy(update={"readout": readout})
+        a document readout: pooling, hidden, drop_rate. Raises DataError when a label stands twice, WeightsError for an
+        option that is none of these."""
+        if twice := sorted({label for label in labels if list(labels).count(label) > 1}):
+            raise DataError(f"the label {twice[0]!r} stands twice", expected="each label once")
+        readout = {"kind": "document", "outputs": len(labels), **options}
+        config = read_config({**self.model.options.model_dump(mode="json"), "readout": readout})
         model = EncoderModel(config, self.model.pad_id, weights=_body(get_weights(self.model)), new_readout=True)
         kind = "multilabel" if multilabel else "classify"
         # What an answer before this one may have had; and long texts are cut, since labels are learned from `inputs`.
@@ -123,7 +125,7 @@ class KerasTrained:
     def _samples(self, texts: Sequence[Text], words: str, maker: SampleMaker, counts: LengthCounts) -> list[Any]:
         paired = bool(self.task.get("paired"))
         for number, text in enumerate(texts):
-            if isinstance(text, str) == paired or (paired and len(text) != 2):
+            if not (isinstance(text, tuple | list) and len(text) == 2 if paired else isinstance(text, str)):
                 wanted = "a pair of texts: this model reads pairs" if paired else "one text (a string)"
                 raise DataError(f"text {number + 1} is {text!r:.80}", expected=wanted)
         if not paired:
@@ -142,8 +144,6 @@ def load(folder: str | Path, *, readout: bool = True) -> KerasTrained:
     """
     folder = Path(folder)
     files = read_bundle(folder, tensors="np")
-    if files.tokenizer_json is None:
-        raise WeightsError(f"{folder} has no tokenizer.json", fix="copy it from the run that made the folder")
     if files.knowledge_json is not None:
         raise WeightsError(
             f"{folder} has a knowledge.json: what it knows of entities is written into its samples",
@@ -153,13 +153,20 @@ def load(folder: str | Path, *, readout: bool = True) -> KerasTrained:
     given, task = files.config.get("model"), files.config.get("task")
     if not isinstance(given, dict) or not isinstance(task, dict):
         raise WeightsError(f"{folder / 'config.json'} has no model and task", fix="write the folder again")
-    weights = files.weights
-    if not readout:
-        given, weights = {**given, "readout": None}, _body(weights)
-    where = str(folder / "tokenizer.json")
+    weights = files.weights if readout else _body(files.weights)
+    config = read_config(given if readout else {**given, "readout": None})
+    if files.tokenizer_json is None:
+        raise WeightsError(f"{folder} has no tokenizer.json", fix="copy it from the run that made the folder")
     inner = tokenizers.Tokenizer.from_str(files.tokenizer_json)
-    tokenizer = Tokenizer(inner, files.config.get("tokenizer"), where=where)
-    return KerasTrained(EncoderModel(given, tokenizer.pad_id, weights=weights), tokenizer, task)
+    tokenizer = Tokenizer(inner, files.config.get("tokenizer"), where=str(folder / "tokenizer.json"))
+    # Other makers round the rows of the table up; a converted tokenizer says to how many.
+    rows = tokenizer.facts().get("rows", tokenizer.vocab_size)
+    if rows != config.frontend.vocab_size or tokenizer.vocab_size > rows:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.frontend.vocab_size}",
+            fix="the tokenizer.json is of another model: copy the right one",
+        )
+    return KerasTrained(EncoderModel(config, tokenizer.pad_id, weights=weights), tokenizer, task)
 
 
 def from_config(config: Mapping[str, Any], tokenizer: Tokenizer, labels: Sequence[str]) -> KerasTrained:

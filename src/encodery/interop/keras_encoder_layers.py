@@ -56,7 +56,9 @@ class Drawn(keras.initializers.RandomNormal):
     """Numbers from a normal, unless weights follow."""
 
     def __call__(self, shape: Any, dtype: Any = None) -> Tensor:
-        return ops.zeros(shape, dtype=dtype) if _weights_follow.get() else super().__call__(shape, dtype)
+        if _weights_follow.get():
+            return ops.convert_to_tensor(np.zeros(shape, np.float32), dtype=dtype)
+        return super().__call__(shape, dtype)
 
 
 class Part(keras.layers.Layer):

@@ -54,6 +54,13 @@ REFUSED: dict[str, str] = {
 """What is refused, and why: an option with any value but its default, or with this one."""
 
 
+KINDS = {
+    "frontend": ("text", "what comes in is text"),
+    "encoder": ("transformer", "only the Transformer is written in Keras"),
+}
+"""The one kind of a section that is here, and why no other is."""
+
+
 class KerasModelConfig(Config):
     """`ModelConfig` without torch: a text frontend, a Transformer, and a readout or none (the vectors themselves)."""
 
@@ -96,10 +103,11 @@ def refusal(key: str, value: object, reason: str) -> WeightsError:
 
 
 def _validated(given: Mapping[str, Any]) -> KerasModelConfig:
-    encoder = given.get("encoder")
-    kind = encoder.get("kind", "transformer") if isinstance(encoder, Mapping) else "transformer"
-    if kind != "transformer":
-        raise refusal("encoder.kind", kind, "only the Transformer is written in Keras")
+    for section, (only, reason) in KINDS.items():
+        part = given.get(section)
+        kind = part.get("kind", only) if isinstance(part, Mapping) else only
+        if kind != only:
+            raise refusal(f"{section}.kind", kind, reason)
     try:
         return KerasModelConfig.model_validate(dict(given))
     except ValidationError as error:
