@@ -32,10 +32,12 @@ def test_import_takes_under_a_second_and_loads_no_heavy_library() -> None:
 
 
 def test_every_module_can_be_imported_first() -> None:
-    """No import depends on another one having come before; and nothing is printed or warned about."""
+    """No import depends on another one having come before; and nothing is printed or warned about. The Keras encoder's
+    modules are imported by its own tests, where Keras is installed."""
     code = (
         "import pkgutil, encodery\n"
         "names = [m.name for m in pkgutil.walk_packages(encodery.__path__, 'encodery.') if '__main__' not in m.name]\n"
+        "names = [name for name in names if '.keras_encoder' not in name]\n"
         "print(' '.join(names))"
     )
     names = python(code).split()
