@@ -69,6 +69,22 @@ def test_gradients_are_finite_where_an_answer_is_met_exactly(kind: str) -> None:
     assert scores.relations.weight.grad is not None and torch.isfinite(scores.relations.weight.grad).all()
 
 
+def test_distances_are_the_same_while_learning_and_in_use() -> None:
+    scores, vectors = scores_of("transe"), entities()
+    by = torch.zeros(ENTITIES, dtype=torch.int64)
+    learning = scores.compare(scores.questions(vectors, by, for_tails=True), vectors)
+    with torch.inference_mode():
+        used = scores.compare(scores.questions(vectors, by, for_tails=True), vectors)
+    torch.testing.assert_close(learning.detach(), used, atol=1e-4, rtol=1e-4)
+    # In use two equal entities score the same to the last bit, among any others.
+    many = torch.randn(3000, 128, generator=torch.Generator().manual_seed(4))
+    many[2999] = many[5]
+    wide = LinkScores("transe", 1, 128, margin=9.0)
+    with torch.inference_mode():
+        found = wide.compare(many[:300], many)
+    assert torch.equal(found[:, 5], found[:, 2999])
+
+
 def test_distmult_cannot_tell_head_and_tail_apart_and_the_others_can() -> None:
     relation = torch.tensor([1])
     for kind in KINDS:

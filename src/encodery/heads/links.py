@@ -70,14 +70,25 @@ class LinkScores(nn.Module):
         if self.name == "distmult":
             return question_QK @ entity_EK.T
         if self.name == "transe":
-            # By differences, not by products: these lose the small distances, and equal entities their ties.
-            return self.margin - torch.cdist(question_QK, entity_EK, compute_mode="donot_use_mm_for_euclid_dist")
+            return self.margin - _distances(question_QK, entity_EK)
         real, imaginary = (
             question[:, None] - entity[None]
             for question, entity in zip(question_QK.chunk(2, -1), entity_EK.chunk(2, -1))
         )
         # The root has no slope at 0.
         return self.margin - (real.square() + imaginary.square() + 1e-12).sqrt().sum(-1)
+
+
+def _distances(question_QK: Tensor, entity_EK: Tensor) -> Tensor:
+    """How far every question is from every entity: (Q, E).
+
+    While learning by products, | q |^2 + | e |^2 - 2 q e, which is several times faster there and back. In use by
+    differences: products lose the small distances, and equal entities their ties.
+    """
+    if not torch.is_grad_enabled():
+        return torch.cdist(question_QK, entity_EK, compute_mode="donot_use_mm_for_euclid_dist")
+    own_Q1, own_1E = question_QK.square().sum(1, keepdim=True), entity_EK.square().sum(1)[None]
+    return torch.addmm(own_Q1 + own_1E, question_QK, entity_EK.T, alpha=-2).clamp_min(1e-6).sqrt()
 
 
 class LinkReadout(WordReadout):
