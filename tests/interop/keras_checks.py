@@ -185,15 +185,38 @@ def test_half_precision_is_near() -> None:
 
 # -- learning --------------------------------------------------------------------------------------
 
+DROPPING = {"drop_rate": 0.1, "attention_drop_rate": 0.1, "depth_drop_rate": 0.2}
 EVERYTHING = [
-    {"drop_rate": 0.1, "attention_drop_rate": 0.1, "depth_drop_rate": 0.2, "experts": 2, "norm": "batchnorm"},
-    {"positions": "learned", "position_shift": 3, "score": "additive", "layer_scale": 0.1, "mlp_kernel": 3},
-    {"positions": "disentangled", "share_position_keys": False, "kv_heads": 1, "qk_norm": True, "halve_after": [1]},
-    {"positions": "relative", "pattern": "random", "window": 1, "block": 2, "norm_place": "both", "distinct_blocks": 1},
+    {
+        "positions": "learned",
+        "position_shift": 3,
+        "score": "additive",
+        "layer_scale": 0.1,
+        "experts": 2,
+        "norm": "batchnorm",
+        **DROPPING,
+    },
+    {
+        "positions": "disentangled",
+        "share_position_keys": False,
+        "kv_heads": 1,
+        "qk_norm": True,
+        "halve_after": [1],
+        "mlp_kernel": 3,
+    },
+    {
+        "positions": "relative",
+        "pattern": "random",
+        "window": 1,
+        "block": 2,
+        "norm_place": "both",
+        "distinct_blocks": 1,
+        "activation": "geglu",
+    },
 ]
 
 
-@pytest.mark.parametrize("encoder", EVERYTHING, ids=lambda encoder: "-".join(encoder))
+@pytest.mark.parametrize("encoder", EVERYTHING, ids=lambda encoder: encoder["positions"])
 def test_every_weight_learns(encoder: dict[str, Any]) -> None:
     """One step of `fit` changes each of them, and the running averages of BatchNorm."""
     keras.utils.set_random_seed(3)
