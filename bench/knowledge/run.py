@@ -111,9 +111,9 @@ def encoder(folder: Path, minutes: float, score: str) -> dict[str, Any]:
 def plain(folder: Path, minutes: float) -> dict[str, Any]:
     """Train TransE, and score it by the same code."""
     graph = read_graph(KnowledgeConfig(**knowledge(folder)), Path())
-    model = TransE(graph, width=128, margin=9.0, seed=SEED)
+    model = TransE(graph, width=128, margin=6.0, seed=SEED)
     seen = model.fit(
-        graph, seconds=60 * minutes, batch=2048, wrong=256, rate=5e-3, temperature=1.0, seed=SEED, say=print
+        graph, seconds=60 * minutes, batch=2048, wrong=256, rate=3e-2, temperature=1.0, seed=SEED, say=print
     )
     ranks = link_ranks(model.links, model.entities.weight.detach(), graph, graph.test)
     found = score_links(ranks, rng=np.random.default_rng(SEED))
