@@ -13,11 +13,14 @@ import pytest
 import encodery
 from encodery.config import load_config
 from encodery.data.knowledge import Knowledge
-from encodery.errors import ConfigError, DataError, EncoderyError
+from encodery.errors import ConfigError, DataError, EncoderyError, Interrupted
+from encodery.training.loop import Fit
 from encodery.training.preview import check_learning, look_at_batch
 from encodery.training.preview_model import look_at_model, stages_of
 from encodery.training.recipe import Recipe
 from encodery.training.run import RunResult
+from encodery.training.signals import StopRequest
+from encodery.training.start import resume
 from encodery.use.score import evaluate
 
 KINDS = ("fruit", "tool")
@@ -234,6 +237,26 @@ def test_the_same_recipe_gives_the_same_model_and_goes_on_as_a_start(ring: World
     fine = ring.recipe("fine", start_from=str(first.folder))
     fine["training"]["budget"] = "3 steps"
     assert encodery.train(fine).record.metric("accuracy").value is not None
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_model(ring: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which triples a batch has follows from its place alone."""
+    recipe = learning(ring, "whole")
+    recipe["training"]["budget"] = "12 steps"
+    whole = encodery.train(recipe)
+    taken: list[int] = []
+    step = Fit._step
+    monkeypatch.setattr(Fit, "_step", lambda fit, batches: taken.append(1) or step(fit, batches))
+    folder = ring.folder / "stopped"
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(StopRequest, "__call__", lambda stop: len(taken) == 5)
+        encodery.train({**recipe, "output": str(folder)})
+    assert len(taken) == 5
+    later = resume(folder)
+    assert len(taken) == 12
+    weights = [(result.folder / "model.safetensors").read_bytes() for result in (whole, later)]
+    assert weights[0] == weights[1]
+    assert whole.record.metrics == later.record.metrics
 
 
 def test_words_and_triples_are_a_stage_before_another_objective(ring: World) -> None:
