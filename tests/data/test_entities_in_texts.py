@@ -188,6 +188,7 @@ def known_rows(tokenizer: Tokenizer) -> tuple[list[Row], TokenStore, Linker]:
         Row("a film", None, None, "x:2"),
         Row("the splendid house", None, None, "x:3", (Mention(4, 18, "river"), Mention(13, 18, "house"))),
         Row("house", None, None, "x:4", (Mention(0, 5, "castle"),)),
+        Row("the house stood", None, None, "x:5", (Mention(6, 8, "house"),)),  # from inside a token to inside a token
     ]
     linker = Linker(KNOWN)
     return rows, store_in_memory(rows, tokenizer, linker=linker), linker
@@ -206,10 +207,10 @@ def test_mentions_are_aligned_to_every_token_they_touch(tokenizer: Tokenizer) ->
                 assert own.tolist() == touched
                 assert np.flatnonzero(own & ((mention & FIRST) != 0)).tolist() == np.flatnonzero(touched)[:1].tolist()
     assert linker.counts.to_dict() == {
-        "mentions": 3, "mentions of unknown entities": 1, "mentions inside of others": 1
+        "mentions": 4, "mentions of unknown entities": 1, "mentions inside of others": 1
     }  # fmt: skip
     assert linker.counts.unknown_examples == ["castle"]
-    assert store.facts["mentions"]["mentions"] == 3
+    assert store.facts["mentions"]["mentions"] == 4
 
 
 def test_names_are_found_while_tokenising(tokenizer: Tokenizer) -> None:
