@@ -208,7 +208,8 @@ def learning(ring: World, name: str, **changes: Any) -> dict[str, Any]:
     recipe = ring.recipe(name, files)
     recipe["data"].pop("label")
     recipe["objective"] = {"kind": "knowledge", "link_width": 16, "entity_tokens": 16, "weight": 2.0, **changes}
-    recipe["training"]["budget"] = "80 steps"
+    # At 80 steps a part of the seeds has only begun to learn: which part depends on the processor's rounding.
+    recipe["training"]["budget"] = "240 steps"
     return recipe
 
 
