@@ -55,10 +55,18 @@ def tree() -> str:
         if (PACKAGE / f"{room}.py").exists():
             lines.append(_entry(f"  {room}.py", first_line(PACKAGE / f"{room}.py")))
         elif (PACKAGE / room).is_dir():
-            lines.append(_entry(f"  {room}/", first_line(PACKAGE / room / "__init__.py")))
-            files = sorted(file for file in (PACKAGE / room).glob("*.py") if file.name != "__init__.py")
-            lines += [_entry(f"    {file.name}", first_line(file)) for file in files]
+            lines += _folder(PACKAGE / room, "  ")
     return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _folder(folder: Path, indent: str) -> Iterator[str]:
+    """A folder's purpose, then its files, then the folders in it."""
+    yield _entry(f"{indent}{folder.name}/", first_line(folder / "__init__.py"))
+    for file in sorted(folder.glob("*.py")):
+        if file.name != "__init__.py":
+            yield _entry(f"{indent}  {file.name}", first_line(file))
+    for within in sorted(folder.glob("*/__init__.py")):
+        yield from _folder(within.parent, f"{indent}  ")
 
 
 def _entry(name: str, purpose: str) -> str:
@@ -320,8 +328,8 @@ def option_table() -> str:
     sys.path.insert(0, str(ROOT / "tests"))
     from conftest import tiny_config
     from encodery.errors import WeightsError
-    from encodery.interop.keras_encoder_options import read_config
-    from encodery.interop.onnx_graph import why_not
+    from encodery.interop.keras_encoder.options import read_config
+    from encodery.interop.onnx.graph import why_not
     from options import ROWS
 
     def in_keras(config: Any) -> str:

@@ -17,17 +17,17 @@ from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.errors import DataError, WeightsError
 from encodery.interop import keras_encoder
 from encodery.interop.keras_encoder import EncoderModel, KerasTrained
-from encodery.interop.keras_encoder_attention import SelfAttention
-from encodery.interop.keras_encoder_layers import ConvolutionFeedForward, Experts, FeedForward, Norm, PositionTable
-from encodery.interop.keras_encoder_model import (
+from encodery.interop.keras_encoder.attention import SelfAttention
+from encodery.interop.keras_encoder.layers import ConvolutionFeedForward, Experts, FeedForward, Norm, PositionTable
+from encodery.interop.keras_encoder.model import (
     DocumentReadout,
     Pooling,
     TextEmbedding,
     VectorReadout,
     WordReadout,
 )
-from encodery.interop.keras_encoder_transformer import Block, Transformer
-from encodery.interop.keras_encoder_weights import get_weights, named_weights
+from encodery.interop.keras_encoder.transformer import Block, Transformer
+from encodery.interop.keras_encoder.weights import get_weights, named_weights
 
 # The sizes of the cases in test_keras_encoder.py: what JAX has compiled for one serves the other.
 SIZES: dict[str, Any] = {"width": 32, "heads": 4, "mlp_width": 48, "depth": 2, "max_length": 24, "drop_rate": 0.0}

@@ -8,8 +8,8 @@ import pytest
 
 from encodery.errors import WeightsError
 from encodery.interop.huggingface import FAMILIES
-from encodery.interop.huggingface_meaning import flattened, meaning
-from encodery.interop.huggingface_tables import differences, read_config, taken, write_config
+from encodery.interop.huggingface.meaning import flattened, meaning
+from encodery.interop.huggingface.tables import differences, read_config, taken, write_config
 
 IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 BERT = {

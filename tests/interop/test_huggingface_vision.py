@@ -15,7 +15,7 @@ from encodery.errors import DataError, WeightsError
 from encodery.frontends.options import VisionConfig
 from encodery.frontends.vision import batch_of_pictures, cut_in_patches
 from encodery.interop.huggingface import read_huggingface
-from encodery.interop.huggingface_vision import TrainedVision, read_vision, write_vision
+from encodery.interop.huggingface.vision import TrainedVision, read_vision, write_vision
 from encodery.model import VisionModel, VisionModelConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers warns of much that is meant

@@ -12,7 +12,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.errors import MissingExtra, WeightsError
 from encodery.frontends.options import OWN_OPTIONS, TextConfig
 from encodery.heads.options import ReadoutConfig
-from encodery.interop.keras_encoder_options import KNOWN, REFUSED, read_config
+from encodery.interop.keras_encoder.options import KNOWN, REFUSED, read_config
 
 READOUTS = [config for config in get_args(get_args(ReadoutConfig)[0]) if config().kind != "links"]
 SECTIONS = {"frontend": [TextConfig], "encoder": [TransformerConfig], "readout": READOUTS}
@@ -84,13 +84,14 @@ def test_what_cannot_be_is_refused_in_the_words_of_the_recipe() -> None:
 
 def test_without_keras_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
-    monkeypatch.delitem(sys.modules, "encodery.interop.keras_encoder", raising=False)
+    from encodery.interop import keras_encoder
+
     with pytest.raises(MissingExtra, match=r"'keras', which is not installed(.|\n)*encodery\[keras,tensorflow\]"):
-        import encodery.interop.keras_encoder  # noqa: F401
+        keras_encoder.load("runs/mine")
 
 
 def test_what_it_reads_needs_no_torch() -> None:
     """The files below it, in a process of their own."""
     modules = "encodery.bundle, encodery.data.samples, encodery.data.tokenizers, encodery.data.embedded"
-    code = f"import sys, {modules}, encodery.interop.keras_encoder_options; sys.exit('torch' in sys.modules)"
+    code = f"import sys, {modules}, encodery.interop.keras_encoder.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0

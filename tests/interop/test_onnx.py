@@ -17,11 +17,12 @@ from conftest import make_texts, tiny_model
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.errors import DataError, EncoderyError, MissingExtra, WeightsError
 from encodery.evaluation.evaluate import probabilities
-from encodery.interop import onnx as exporting
-from encodery.interop.onnx import check_parity, session_of, tokenizer_of, why_not, write_onnx
-from encodery.interop.onnx_graph import Part, padded_rows, write_graph
-from encodery.interop.onnx_operators import OPSET, known_operators
-from encodery.interop.onnx_parity import ALLOWED, made_questions, text_questions
+from encodery.interop.onnx import why_not, write_onnx
+from encodery.interop.onnx import writer as exporting
+from encodery.interop.onnx.graph import Part, padded_rows, write_graph
+from encodery.interop.onnx.operators import OPSET, known_operators
+from encodery.interop.onnx.parity import ALLOWED, made_questions, text_questions
+from encodery.interop.onnx.writer import check_parity, session_of, tokenizer_of
 from encodery.trained import Task, Trained
 from encodery.use.predict import Predictor
 from options import NAMED
@@ -371,7 +372,7 @@ def test_what_cannot_be_is_refused(tokenizer: Tokenizer, tmp_path: Path, monkeyp
     knowing = replace(trained, knowledge=cast(Any, "of entities"))
     with pytest.raises(WeightsError, match="what it knows of the entities"):
         write_onnx(knowing, tmp_path / "out")
-    monkeypatch.setattr("encodery.interop.onnx_graph.MOST_BYTES", 1000)
+    monkeypatch.setattr("encodery.interop.onnx.graph.MOST_BYTES", 1000)
     refused(WeightsError, "an ONNX file ends at")
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxruntime" else True)
     refused(MissingExtra, r"onnxruntime.*\n.*encodery\[onnx\]")

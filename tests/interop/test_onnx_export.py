@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny_model
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import whole_folder
-from encodery.interop import onnx as exporting
+from encodery.interop.onnx import writer as exporting
 from encodery.trained import Task, Trained
 from test_cli import call, refused
 

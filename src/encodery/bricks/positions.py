@@ -104,7 +104,7 @@ class RandomPositions(nn.Module):
 
     def __init__(self, length: int, width: int, std: float = 0.1) -> None:
         super().__init__()
-        # Numpy draws the same everywhere: other frameworks need the table, too (interop/keras_encoder_layers.py).
+        # Numpy draws the same everywhere: other frameworks need the table, too (interop/keras_encoder/layers.py).
         table = std * np.random.default_rng(0).standard_normal((length, width))
         self.register_buffer("table", torch.from_numpy(table.astype(np.float32)), persistent=False)
 

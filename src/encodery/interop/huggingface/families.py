@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from encodery.interop import huggingface_bert as learned
-from encodery.interop import huggingface_prenorm as prenorm
-from encodery.interop import huggingface_relative as relative
-from encodery.interop import huggingface_rotary as turning
-from encodery.interop.huggingface_tables import Family
-from encodery.interop.huggingface_vit import VIT
+from encodery.interop.huggingface import bert as learned
+from encodery.interop.huggingface import prenorm as prenorm
+from encodery.interop.huggingface import relative as relative
+from encodery.interop.huggingface import rotary as turning
+from encodery.interop.huggingface.tables import Family
+from encodery.interop.huggingface.vit import VIT
 
 FAMILIES: dict[str, Family] = {
     family.name: family

@@ -14,10 +14,10 @@ from encodery.bricks.choices import PoolingName
 from encodery.errors import DataError
 from encodery.frontends.options import TextConfig
 from encodery.heads.options import DocumentReadoutConfig, VectorReadoutConfig, WordReadoutConfig
-from encodery.interop.keras_encoder_layers import PACKAGE, Drawn, Norm, Part, Tensor, activated, weights_follow
-from encodery.interop.keras_encoder_options import KerasModelConfig, read_config
-from encodery.interop.keras_encoder_transformer import Transformer
-from encodery.interop.keras_encoder_weights import set_weights
+from encodery.interop.keras_encoder.layers import PACKAGE, Drawn, Norm, Part, Tensor, activated, weights_follow
+from encodery.interop.keras_encoder.options import KerasModelConfig, read_config
+from encodery.interop.keras_encoder.transformer import Transformer
+from encodery.interop.keras_encoder.weights import set_weights
 
 DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from encodery.bundle import check_fit
 from encodery.errors import WeightsError
-from encodery.interop.huggingface_tables import AnyConfig, Family, Place, Sizes, joined, matches, places, shapes_of
+from encodery.interop.huggingface.tables import AnyConfig, Family, Place, Sizes, joined, matches, places, shapes_of
 
 MOST_NAMED = 10
 """Weights named in a note."""

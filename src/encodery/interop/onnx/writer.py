@@ -15,9 +15,9 @@ from tokenizers import processors
 from encodery.data.frames import frame_of
 from encodery.durable import whole_folder
 from encodery.errors import DataError, MissingExtra, WeightsError
-from encodery.interop.onnx_graph import PaddedRows, Part, padded_rows, why_not, write_graph
-from encodery.interop.onnx_operators import OPSET
-from encodery.interop.onnx_parity import (
+from encodery.interop.onnx.graph import PaddedRows, Part, padded_rows, write_graph
+from encodery.interop.onnx.operators import OPSET
+from encodery.interop.onnx.parity import (
     ALLOWED,
     Parity,
     Question,
@@ -28,10 +28,8 @@ from encodery.interop.onnx_parity import (
     rounding_loss,
     text_questions,
 )
-from encodery.interop.onnx_readme import readme
+from encodery.interop.onnx.readme import readme
 from encodery.trained import Trained
-
-__all__ = ["why_not", "write_onnx"]
 
 MODEL, TOKENIZER, CONFIG, README = "model.onnx", "tokenizer.json", "config.json", "README.md"
 LEAST_COSINE = 0.98

@@ -13,7 +13,7 @@ from torch import Tensor
 from encodery.bricks.choices import PoolingName
 from encodery.errors import WeightsError
 from encodery.heads.options import DenseConfig, VectorReadoutConfig
-from encodery.interop.huggingface_folder import json_bytes, read_json, read_object, read_weights
+from encodery.interop.huggingface.folder import json_bytes, read_json, read_object, read_weights
 
 _POOLINGS: dict[str, PoolingName] = {"cls": "first", "mean": "mean", "max": "max"}
 _FLAGS = {

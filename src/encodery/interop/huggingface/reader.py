@@ -1,8 +1,7 @@
-"""Model folders of Hugging Face and sentence-transformers <-> Trained: read from a folder or the Hub, and written.
+"""Model folders of Hugging Face and sentence-transformers -> Trained, from a folder or the Hub.
 
-A family is a table of its sizes and of its weight names beside ours (huggingface_bert.py, huggingface_rotary.py,
-huggingface_relative.py); the same lines are read in both directions. Nothing of a folder is executed, and only
-safetensors are read.
+A family is a table of its sizes and of its weight names beside ours (bert.py, rotary.py, relative.py); the same lines
+are read in both directions (writer.py). Nothing of a folder is executed, and only safetensors are read.
 """
 
 from __future__ import annotations
@@ -16,21 +15,13 @@ from torch import Tensor
 from encodery.bundle import check_fit
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import WeightsError, nearest
-from encodery.interop.huggingface_families import FAMILIES, VISION_FAMILIES
-from encodery.interop.huggingface_folder import opened, read_object, read_weights
-from encodery.interop.huggingface_sentence import Sentence, is_sentence, read_sentence
-from encodery.interop.huggingface_tables import (
-    Family,
-    Sizes,
-    read_config,
-    shapes_of,
-)
-from encodery.interop.huggingface_weights import prefix_of, weights_of
-from encodery.interop.huggingface_writer import write_huggingface
+from encodery.interop.huggingface.families import FAMILIES, VISION_FAMILIES
+from encodery.interop.huggingface.folder import opened, read_object, read_weights
+from encodery.interop.huggingface.sentence import Sentence, is_sentence, read_sentence
+from encodery.interop.huggingface.tables import Family, Sizes, read_config, shapes_of
+from encodery.interop.huggingface.weights import prefix_of, weights_of
 from encodery.model import Model, ModelConfig
 from encodery.trained import Task, Trained
-
-__all__ = ["FAMILIES", "read_huggingface", "write_huggingface"]
 
 
 def read_huggingface(given: str | Path) -> Trained:
@@ -85,7 +76,7 @@ def _family_of(sizes: Sizes, file: Path) -> Family:
     if name in VISION_FAMILIES:
         raise WeightsError(
             f"{file}: model_type {name!r} is a model of pictures",
-            fix="encodery.interop.huggingface_vision.read_vision opens it",
+            fix="encodery.interop.huggingface.read_vision opens it",
         )
     if name not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))

@@ -9,8 +9,8 @@ import keras  # pyright: ignore[reportMissingImports]
 from keras import ops  # pyright: ignore[reportMissingImports]
 
 from encodery.encoders.options import TransformerConfig
-from encodery.interop.keras_encoder_attention import DistanceBias, Pass, SelfAttention
-from encodery.interop.keras_encoder_layers import (
+from encodery.interop.keras_encoder.attention import DistanceBias, Pass, SelfAttention
+from encodery.interop.keras_encoder.layers import (
     PACKAGE,
     ConvolutionFeedForward,
     Experts,

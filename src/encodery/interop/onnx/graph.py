@@ -27,7 +27,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.errors import WeightsError
 from encodery.frontends.embeddings import LearnedTable
 from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
-from encodery.interop.onnx_operators import OPSET, known_operators
+from encodery.interop.onnx.operators import OPSET, known_operators
 from encodery.model import Model, ModelConfig
 from encodery.trained import TaskKind, Trained
 
@@ -220,7 +220,7 @@ def write_graph(rows: PaddedRows, file: Path) -> None:
     """Write the graph to an ONNX file: any number of rows and tokens.
 
     PyTorch's older exporter writes it: it knows recurrent layers, and takes a tenth of a second where the newer one
-    takes some. Raises WeightsError when an operator is met that neither it nor onnx_operators.py can write.
+    takes some. Raises WeightsError when an operator is met that neither it nor operators.py can write.
     """
     # Two rows of different lengths: what is traced once must hold for all shapes, so nothing may be special about it.
     mask = (torch.arange(9) < torch.tensor([[9], [5]])).long()

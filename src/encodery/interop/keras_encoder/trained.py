@@ -1,10 +1,4 @@
-"""The encoder in Keras 3, on TensorFlow or JAX and without torch: opens a model folder, trains on, writes it back.
-
-    trained = keras_encoder.load("runs/mine")
-    trained.model.predict(trained.inputs(["my parcel is lost"]))
-
-The backend is Keras's own choice: the environment variable KERAS_BACKEND, tensorflow or jax, before the first import.
-"""
+"""A Keras model with its tokenizer and its task: opened from a model folder, given labels, written back."""
 
 from __future__ import annotations
 
@@ -13,26 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras  # pyright: ignore[reportMissingImports]
 import numpy as np
 import tokenizers
 
 from encodery.bundle import read_bundle, write_bundle
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import DataError, MissingExtra, WeightsError, nearest
-from encodery.interop.keras_encoder_options import read_config
-
-try:
-    import keras  # pyright: ignore[reportMissingImports]
-except ModuleNotFoundError as missing:
-    absent = (missing.name or "keras").split(".")[0]
-    raise MissingExtra(absent, f"keras,{'jax' if absent == 'jax' else 'tensorflow'}", "the Keras encoder") from missing
-
-from encodery.interop.keras_encoder_model import EncoderModel
-from encodery.interop.keras_encoder_transformer import Transformer
-from encodery.interop.keras_encoder_weights import get_weights
-
-__all__ = ["EncoderModel", "KerasTrained", "Transformer", "from_config", "load"]
+from encodery.errors import DataError, WeightsError, nearest
+from encodery.interop.keras_encoder.model import EncoderModel
+from encodery.interop.keras_encoder.options import read_config
+from encodery.interop.keras_encoder.weights import get_weights
 
 Text = str | tuple[str, str]
 ROUNDED_TO = 16

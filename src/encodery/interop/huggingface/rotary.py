@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from encodery.errors import WeightsError
-from encodery.interop.huggingface_bert import LM_HEAD
-from encodery.interop.huggingface_lines import (
+from encodery.interop.huggingface.bert import LM_HEAD
+from encodery.interop.huggingface.lines import (
     ACTIVATION,
     ATTENTION_BIAS,
     DROPOUT,
@@ -26,8 +26,8 @@ from encodery.interop.huggingface_lines import (
     vocabulary_rows,
     without,
 )
-from encodery.interop.huggingface_meaning import Flat
-from encodery.interop.huggingface_tables import (
+from encodery.interop.huggingface.meaning import Flat
+from encodery.interop.huggingface.tables import (
     Always,
     Computed,
     Family,

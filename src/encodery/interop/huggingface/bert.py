@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from encodery.errors import WeightsError
-from encodery.interop.huggingface_lines import (
+from encodery.interop.huggingface.lines import (
     ABSOLUTE,
     ACTIVATION,
     DROPOUT,
@@ -23,8 +23,8 @@ from encodery.interop.huggingface_lines import (
     VOCABULARY,
     vocabulary_rows,
 )
-from encodery.interop.huggingface_meaning import Flat
-from encodery.interop.huggingface_tables import (
+from encodery.interop.huggingface.meaning import Flat
+from encodery.interop.huggingface.tables import (
     Always,
     Computed,
     Family,

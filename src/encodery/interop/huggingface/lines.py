@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from encodery.interop.huggingface_meaning import Flat
-from encodery.interop.huggingface_tables import Always, Computed, Ids, Line, Row, Size, Sizes, taken
+from encodery.interop.huggingface.meaning import Flat
+from encodery.interop.huggingface.tables import Always, Computed, Ids, Line, Row, Size, Sizes, taken
 
 # The first of those that mean the same is the one that is written.
 PLAIN = {

@@ -15,7 +15,7 @@ from encodery.config import Config
 from encodery.encoders.options import TransformerConfig
 from encodery.errors import WeightsError
 from encodery.heads.options import VectorReadoutConfig
-from encodery.interop.huggingface_meaning import Flat, flattened, meaning
+from encodery.interop.huggingface.meaning import Flat, flattened, meaning
 from encodery.model import Model, ModelConfig, VisionModel, VisionModelConfig
 
 Sizes = dict[str, Any]

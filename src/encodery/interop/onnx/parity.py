@@ -13,7 +13,7 @@ from encodery.batch import Sample
 from encodery.data.packing import BatchPlan, pack
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.errors import DataError, WeightsError
-from encodery.interop.onnx_graph import PaddedRows, answer
+from encodery.interop.onnx.graph import PaddedRows, answer
 from encodery.trained import Trained
 
 ALLOWED = 1e-4

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from encodery.interop.huggingface_bert import (
+from encodery.interop.huggingface.bert import (
     BERT,
     EMBEDDINGS,
     MATRICES,
     ROBERTA,
 )
-from encodery.interop.huggingface_lines import (
+from encodery.interop.huggingface.lines import (
     ATTENTION_BIAS,
     DROPOUT,
     EPSILON,
@@ -30,8 +30,8 @@ from encodery.interop.huggingface_lines import (
     rotary,
     without,
 )
-from encodery.interop.huggingface_meaning import Flat
-from encodery.interop.huggingface_tables import (
+from encodery.interop.huggingface.meaning import Flat
+from encodery.interop.huggingface.tables import (
     Always,
     Computed,
     Family,

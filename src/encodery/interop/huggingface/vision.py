@@ -10,9 +10,9 @@ from safetensors.torch import save
 
 from encodery.durable import separate
 from encodery.errors import WeightsError
-from encodery.interop.huggingface_families import VISION_FAMILIES
-from encodery.interop.huggingface_folder import json_bytes, opened, read_object, read_weights, write_files
-from encodery.interop.huggingface_tables import (
+from encodery.interop.huggingface.families import VISION_FAMILIES
+from encodery.interop.huggingface.folder import json_bytes, opened, read_object, read_weights, write_files
+from encodery.interop.huggingface.tables import (
     differences,
     parted,
     places,
@@ -20,7 +20,7 @@ from encodery.interop.huggingface_tables import (
     unplaced,
     write_config,
 )
-from encodery.interop.huggingface_weights import prefix_of, weights_of
+from encodery.interop.huggingface.weights import prefix_of, weights_of
 from encodery.model import VisionModel
 
 PREPROCESSING = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}

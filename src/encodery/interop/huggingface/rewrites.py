@@ -11,7 +11,7 @@ from torch import Tensor
 
 from encodery.bricks.positions import RandomPositions, sinusoidal_table
 from encodery.encoders.options import TransformerConfig
-from encodery.interop.huggingface_tables import shapes_of
+from encodery.interop.huggingface.tables import shapes_of
 from encodery.model import ModelConfig
 
 Weights = dict[str, Tensor]

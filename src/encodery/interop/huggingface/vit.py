@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from encodery.errors import WeightsError
-from encodery.interop.huggingface_lines import ACTIVATION, PRE_NORM, SIZES, without
-from encodery.interop.huggingface_meaning import Flat
-from encodery.interop.huggingface_tables import Computed, Family, Ids, Row, Shape, Size, Sizes, linear, taken, weight
+from encodery.interop.huggingface.lines import ACTIVATION, PRE_NORM, SIZES, without
+from encodery.interop.huggingface.meaning import Flat
+from encodery.interop.huggingface.tables import Computed, Family, Ids, Row, Shape, Size, Sizes, linear, taken, weight
 
 
 def _pair(sizes: Sizes, name: str, default: int) -> tuple[int, int]:

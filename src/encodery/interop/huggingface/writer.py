@@ -22,11 +22,11 @@ from encodery.heads.options import (
     VectorReadoutConfig,
     WordReadoutConfig,
 )
-from encodery.interop.huggingface_families import FAMILIES
-from encodery.interop.huggingface_folder import json_bytes, write_files
-from encodery.interop.huggingface_rewrites import EMPTIED, REWRITES, Weights, without_spare_positions
-from encodery.interop.huggingface_sentence import sentence_files
-from encodery.interop.huggingface_tables import (
+from encodery.interop.huggingface.families import FAMILIES
+from encodery.interop.huggingface.folder import json_bytes, write_files
+from encodery.interop.huggingface.rewrites import EMPTIED, REWRITES, Weights, without_spare_positions
+from encodery.interop.huggingface.sentence import sentence_files
+from encodery.interop.huggingface.tables import (
     Family,
     differences,
     parted,
@@ -71,8 +71,8 @@ def write_huggingface(trained: Trained, folder: Path) -> str:
     answers; returns the family (`model_type`) that it is of.
 
     A model that was read from a family goes back to it; another goes to the family that can express it with the fewest
-    rewrites (huggingface_rewrites.py), all of them exact. Raises WeightsError when none can: it names the nearest
-    family and the options that stand in the way.
+    rewrites (rewrites.py), all of them exact. Raises WeightsError when none can: it names the nearest family and the
+    options that stand in the way.
     """
     folder = Path(folder)
     ids = {role: trained.tokenizer.inner.token_to_id(token) for role, token in trained.tokenizer.special.items()}

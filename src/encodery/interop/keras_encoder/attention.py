@@ -12,7 +12,7 @@ from keras import ops  # pyright: ignore[reportMissingImports]
 
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.pattern_rules import Pattern, drawn
-from encodery.interop.keras_encoder_layers import PACKAGE, Norm, Part, Rows, Tensor, turned
+from encodery.interop.keras_encoder.layers import PACKAGE, Norm, Part, Rows, Tensor, turned
 
 
 class Pass:
