@@ -21,6 +21,7 @@ from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
 from encodery.encoders.kernels import attend
 from encodery.encoders.options import TransformerConfig
+from encodery.encoders.past import Past
 from encodery.encoders.pattern_rules import Pattern
 from encodery.encoders.scores import Score, attend_by_scores, dot_score
 from encodery.encoders.watch import Watch
@@ -31,7 +32,7 @@ class Pass:
     """What all blocks of one forward pass share: the layout, what is known about positions, and what is collected.
 
     `angles` are those of blocks that look at whole documents, `near_angles` those of the others. `distances` (2R, D)
-    are the vectors of DeBERTa's distances. `balance` takes how unevenly each block used its experts.
+    are the vectors of DeBERTa's distances. `past` is what was read before, where texts go on. `balance` takes how unevenly each block used its experts.
     """
 
     layout: Layout
@@ -42,6 +43,7 @@ class Pass:
     distances: Tensor | None = None
     watch: Watch | None = None
     balance: list[Tensor] = field(default_factory=list)
+    past: Past | None = None
 
 
 class Attention(nn.Module):
@@ -75,13 +77,23 @@ class Attention(nn.Module):
                 self.position_queries = Linear(config.width, sizes[0])
 
     def forward(
-        self, x_PD: Tensor, run: Pass, pattern: Pattern, *, far: bool = True, at: Tensor | None = None
+        self,
+        x_PD: Tensor,
+        run: Pass,
+        pattern: Pattern,
+        *,
+        far: bool = True,
+        at: Tensor | None = None,
+        layer: int = 0,
     ) -> Tensor:
-        """With `at` (M,) the answers of these positions alone: (M, D). `far` blocks look at whole documents."""
+        """With `at` (M,) the answers of these positions alone: (M, D). `far` blocks look at whole documents. `layer` is
+        the place in the stack, by which the past of a pass is kept."""
         drop_rate = self.drop_rate if self.training else 0.0
         angles = run.angles if far else run.near_angles
         qkv = self.qkv(x_PD)
-        if self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
+        if run.past is not None:
+            mixed_PD = self._onward(qkv, run, run.past, angles, layer)
+        elif self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
             qkv_P3HK = qkv.view(x_PD.shape[0], 3, self.heads, self.key_width)
             mixed_PD = attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
         else:
@@ -98,19 +110,10 @@ class Attention(nn.Module):
     def _general(self, qkv: Tensor, run: Pass, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
         """All options, brought to the form that the kernels know where that can be done."""
         P = qkv.shape[0]
-        q, k, v = qkv.split(self.sizes, dim=-1)
-        q = q.view(P, self.heads, self.key_width)
-        k = k.view(P, self.kv_heads, self.key_width)
-        v = v.view(P, self.kv_heads, self.value_width)
-        if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
-        if angles is not None:
-            q, k = _turned_in_part(q, angles), _turned_in_part(k, angles)
+        q, k, v = self._parts(qkv, angles)
         # Each head of keys and values serves H / G heads of queries, which stand side by side.
         shared = self.heads // self.kv_heads
         k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
-        if not self.config.score_scale:
-            q = q * math.sqrt(self.key_width)
         if self.additive is not None or run.distances is not None or run.watch is not None:
             weights: list[Tensor] | None = None
             if run.watch is not None:
@@ -125,6 +128,29 @@ class Attention(nn.Module):
         if wide == self.value_width:
             return mixed_PD
         return mixed_PD.view(P, self.heads, wide)[..., : self.value_width].flatten(1)
+
+    def _parts(self, qkv: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (P, H, K), keys (P, G, K) and values (P, G, own width), normed, turned and scaled as they meet."""
+        P = qkv.shape[0]
+        q, k, v = qkv.split(self.sizes, dim=-1)
+        q = q.view(P, self.heads, self.key_width)
+        k = k.view(P, self.kv_heads, self.key_width)
+        v = v.view(P, self.kv_heads, self.value_width)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
+        if angles is not None:
+            q, k = _turned_in_part(q, angles), _turned_in_part(k, angles)
+        return (q if self.config.score_scale else q * math.sqrt(self.key_width)), k, v
+
+    def _onward(self, qkv: Tensor, run: Pass, past: Past, angles: Angles | None, layer: int) -> Tensor:
+        """The next T tokens of N texts, (N * T, ...): each sees what was read before, itself and those before it."""
+        q, k, v = (x.view(past.rows, -1, *x.shape[1:]).transpose(1, 2) for x in self._parts(qkv, angles))
+        k, v = past.extended(layer, k, v)
+        shared = self.heads // self.kv_heads
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+        score_NHQT = self._score(run)(q, k, past.length)
+        share = torch.softmax(score_NHQT + past.bias(q.shape[2], k.shape[2], score_NHQT.dtype), dim=-1)
+        return (share @ v).transpose(1, 2).reshape(len(qkv), -1)
 
     def _score(self, run: Pass) -> Score:
         if self.additive is not None:

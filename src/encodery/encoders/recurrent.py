@@ -19,6 +19,7 @@ from encodery.bricks.dropout import dropout
 from encodery.bricks.layers import initialise, make_norm
 from encodery.bricks.products import Linear
 from encodery.config import Config
+from encodery.encoders.past import Past
 from encodery.encoders.watch import Watch
 
 CellName = Literal["rnn", "lstm", "gru"]
@@ -92,6 +93,18 @@ class RecurrentLayer(nn.Module):
         if self.project is not None:
             found = self.project(found)
         found = dropout(found, self.config.drop_rate, self.training)
+        return x_PD + found if self.config.residual else found
+
+    def advance(self, x_PD: Tensor, past: Past, number: int) -> Tensor:
+        """The next tokens of the texts of `past`, as many for each (N * T, D), from the states that it keeps."""
+        x_NTD = self.norm(x_PD).view(past.rows, -1, x_PD.shape[1]).float()
+        with torch.autocast(x_PD.device.type, enabled=False):
+            kept = tuple(state.transpose(0, 1) for state in past.kept.get(number, ()))
+            found, states = self.cell(x_NTD, (kept if len(kept) > 1 else kept[0]) if kept else None)
+        states = states if isinstance(states, tuple) else (states,)
+        past.kept[number] = tuple(state.transpose(0, 1) for state in states)  # texts first
+        found = found.reshape(len(x_PD), -1).to(x_PD.dtype)
+        found = found if self.project is None else self.project(found)
         return x_PD + found if self.config.residual else found
 
 
@@ -174,6 +187,18 @@ class Recurrent(nn.Module):
                 watch.keep(x_PD, layout)
                 watch.measure(recurrence=x_PD - before if self.config.residual else x_PD, sum=x_PD)
         return States(self.output_norm(x_PD if at is None else x_PD[at]), layout)
+
+    def advance(self, x_PD: Tensor, past: Past) -> Tensor:
+        """The next tokens of the texts of `past`, as many for each (N * T, D); the states of the layers are kept with
+        it. Only a stack that reads forward can go on so."""
+        assert self.config.directions == "forward", "a state that has read the text to come does not exist yet"
+        x_PD = self.input_norm(x_PD)
+        x_PD = x_PD if self.widen is None else self.widen(x_PD)
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, RecurrentLayer)
+            x_PD = block.advance(x_PD, past, number)
+        past.length += len(x_PD) // past.rows
+        return self.output_norm(x_PD)
 
     def memory(self, length: int) -> tuple[float, float]:
         """Rough numbers for each position: kept for the gradient, and the widest moment of use."""

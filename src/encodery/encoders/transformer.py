@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ from encodery.encoders.attention import Attention, Pass
 from encodery.encoders.halving import halved, spread
 from encodery.encoders.knowledge import Fusion, fusion_costs
 from encodery.encoders.options import TransformerConfig
+from encodery.encoders.past import Past
 from encodery.encoders.watch import Watch
 
 __all__ = ["Block", "Transformer", "TransformerConfig"]
@@ -62,33 +65,53 @@ class Block(nn.Module):
     def forward(self, x_PD: Tensor, run: Pass, layer: int, at: Tensor | None = None) -> Tensor:
         """As block number `layer` of the stack. With `at` (M,) the vectors of these positions alone, (M, D); they still
         look at all the others."""
+        x, mixed = self.attended(x_PD, run, layer, at)
+        return self.fed(x, mixed, run, layer, at)
+
+    def attended(self, x_PD: Tensor, run: Pass, layer: int, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The first half, and what attention added."""
         config, real = self.config, run.real
         seen_PD = x_PD if self.post else normed(self.attention_norm, x_PD, real)
         far = config.looks_far(layer)
-        mixed = self.attention(seen_PD, run, config.pattern_of(layer), far=far, at=at)
-        document = run.layout.document
+        mixed = self.attention(seen_PD, run, config.pattern_of(layer), far=far, at=at, layer=layer)
         if at is not None:
-            x_PD, real, document = x_PD[at], real[at], document[at]
-
-        def joined(x: Tensor, change: Tensor, end_norm: nn.Module | None, scale: Tensor | None) -> Tensor:
-            if end_norm is not None:
-                change = normed(end_norm, change, real)
-            if scale is not None:
-                change = change * scale.to(change.dtype)
-            if config.depth_drop_rate and self.training:
-                rate = config.depth_drop_rate * (layer + 1) / config.depth
-                change = skip_documents(change, document, run.layout.documents, rate)
-            x = x if config.residual_scale == 1 else x * config.residual_scale
-            return add_dropped(x, change, config.drop_rate, self.training)
-
-        x = joined(x_PD, mixed, self.attention_end_norm, self.attention_scale)
+            x_PD = x_PD[at]
+        x = self.joined(x_PD, mixed, self.attention_end_norm, self.attention_scale, run, layer, at)
         if self.post:
-            x = normed(self.attention_norm, x, real)
+            x = normed(self.attention_norm, x, real if at is None else real[at])
+        return x, mixed
+
+    def fed(self, x: Tensor, mixed: Tensor, run: Pass, layer: int, at: Tensor | None = None) -> Tensor:
+        """The second half: feed-forward."""
+        real = run.real if at is None else run.real[at]
         change = self._fed_forward(x if self.post else normed(self.mlp_norm, x, real), run, real)
-        after = joined(x, change, self.mlp_end_norm, self.mlp_scale)
+        after = self.joined(x, change, self.mlp_end_norm, self.mlp_scale, run, layer, at)
         if run.watch is not None:
             run.watch.measure(attention=mixed, feed_forward=change, sum=after)
         return normed(self.mlp_norm, after, real) if self.post else after
+
+    def joined(
+        self,
+        x: Tensor,
+        change: Tensor,
+        end_norm: nn.Module | None,
+        scale: Tensor | None,
+        run: Pass,
+        layer: int,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """What went in, and what a branch adds to it."""
+        config = self.config
+        if end_norm is not None:
+            change = normed(end_norm, change, run.real if at is None else run.real[at])
+        if scale is not None:
+            change = change * scale.to(change.dtype)
+        if config.depth_drop_rate and self.training:
+            rate = config.depth_drop_rate * (layer + 1) / config.depth
+            document = run.layout.document if at is None else run.layout.document[at]
+            change = skip_documents(change, document, run.layout.documents, rate)
+        x = x if config.residual_scale == 1 else x * config.residual_scale
+        return add_dropped(x, change, config.drop_rate, self.training)
 
     def flops(self, layer: int, length: int, share: float) -> float:
         """Forward FLOPs per token in documents of `length` tokens: 2 a weight, and attention's scores and mixing. All
@@ -197,6 +220,18 @@ class Transformer(nn.Module):
         real = layout.document >= 0 if at is None else layout.document[at] >= 0
         balance = torch.stack(run.balance).mean() if run.balance else None
         return States(normed(self.output_norm, x_PD, real), layout, balance=balance)
+
+    def advance(self, x_PD: Tensor, past: Past) -> Tensor:
+        """The next tokens of the texts of `past`, as many for each (N * T, D); they see all that was read before, and
+        are kept with it. Only a causal stack can go on so."""
+        config, layout = self.config, past.layout(len(x_PD))
+        assert config.pattern == "causal", "tokens that were read before would have to see those to come"
+        x_PD = self.entered(x_PD, layout)
+        run = replace(self.begin(layout, compute_dtype(x_PD), None), past=past)
+        for layer in range(config.depth):
+            x_PD = self.blocks[layer * config.blocks // config.depth](x_PD, run, layer)
+        past.length += layout.length
+        return normed(self.output_norm, x_PD, run.real)
 
     def costs(self, length: int, last_share: float) -> list[tuple[str, int, float]]:
         """Name, parameters and forward FLOPs per token of each part, for documents of `length` tokens, when the last
