@@ -29,6 +29,9 @@ NOT_ONE_LABEL: Final = "label is not a single value"
 NOT_A_LABEL_LIST: Final = "label is not a list"
 NOT_A_NUMBER: Final = "not a number"
 BAD_MENTIONS: Final = "broken mentions"
+MISSING_TAGS: Final = "missing tags column"
+BAD_TAGS: Final = "tags that do not fit"
+BAD_SPANS: Final = "spans that do not fit their text"
 WRONG_FIELDS: Final = "wrong number of fields"
 BROKEN_QUOTES: Final = "broken quotes"
 LINE_TOO_LONG: Final = "line too long"
@@ -55,6 +58,11 @@ FIXES: Final[dict[str, str]] = {
     NOT_A_LABEL_LIST: "write the labels as a list, or as one string with `label_separator` between them",
     NOT_A_NUMBER: "write the label as a plain finite number with a decimal point, such as 3.5",
     BAD_MENTIONS: 'write the mentions as a list such as [[0, 5, "Q90"]]: first character, end, and entity of each',
+    MISSING_TAGS: "give the row its tags, or correct `tags:` in the recipe",
+    BAD_TAGS: "write one tag a word, all in one scheme (encodery reads IOB1, BIO, BIOES and BMES); "
+    "`objective.scheme: auto` mends tags that do not fit and counts them",
+    BAD_SPANS: 'write the spans as a list such as [[0, 5, "PER"]]: first character, the one behind the last, and label '
+    "of each; they must lie inside of the text and not overlap",
     WRONG_FIELDS: "put fields that hold the separator in double quotes, or correct `delimiter:`",
     BROKEN_QUOTES: 'close the double quote, write a quote inside a field twice (""), or set `quotes: "no"`',
     LINE_TOO_LONG: "break the document into several lines, or read it with `documents: blank` or `file`",
