@@ -174,6 +174,6 @@ def make_fit(
         loss = sum(float(one.total) for one in losses) / sum(float(one.count) for one in losses)
         return {"score": -loss, "validation_loss": loss, "metric": 1 / (1 + loss)}
 
-    tokens = int(sample_lengths(store, 64, "split").sum())
+    tokens = int(sample_lengths(store, maker).sum())
     precision = Precision(torch.float32, "fp32, for the test")
     return Fit(model, judge, loader, config, precision, seed, tokens, score if validate else None)

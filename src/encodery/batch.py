@@ -30,7 +30,8 @@ class Sample:
     `ids` (n,) are token ids with the special tokens in place; `starts_word` (n,) marks the first token of each
     word; `segment` (n,) is 0 for the first text of a pair and 1 for the second. `uid` is stable: it names the
     row the sample was cut from, `part` counts its windows when a long row was split. `entity` (n,) numbers the entity
-    that a token names, 0 for none; `tree` says where triples were written behind the text.
+    that a token names, 0 for none; `tree` says where triples were written behind the text. `beside` holds more numbers
+    (n,) by name, 0 at special tokens: what the fields of the data say of each token (data/fields.py).
     """
 
     ids: np.ndarray
@@ -40,6 +41,7 @@ class Sample:
     part: int = 0
     entity: np.ndarray | None = None
     tree: Tree | None = None
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,9 @@ class Output:
 
     `parts` are the answers whose weighted sum is `logits`, the encoder's first; empty when there is only one.
     `balance` comes from the States. `links` (2 T, E) scores each of E entities as the missing part of T triples: their
-    tails first, then their heads (heads/links.py).
+    tails first, then their heads (heads/links.py). `tokens` (P, K) are vectors of the positions themselves, for late
+    interaction (heads/late_interaction.py). `scale` is the learned number that similarities are multiplied with.
+    `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py).
     """
 
     logits: Tensor | None = None
@@ -200,3 +204,6 @@ class Output:
     parts: tuple[Tensor, ...] = ()
     balance: Tensor | None = None
     links: Tensor | None = None
+    tokens: Tensor | None = None
+    scale: Tensor | None = None
+    spans: Tensor | None = None

@@ -48,8 +48,8 @@ def test_lengths_in_advance_are_those_of_the_batches(
     found = np.zeros(80, np.int64)
     for batch, _ in loader.epoch(Place()):
         np.add.at(found, batch.uids, batch.layout.lengths.numpy())
-    assert np.array_equal(sample_lengths(store, longest, long), found)
-    facts, counts = length_facts(store, longest, long), loader.counts
+    assert np.array_equal(sample_lengths(store, maker), found)
+    facts, counts = length_facts(store, maker), loader.counts
     assert facts["rows"] == counts.rows == 80
     if paired or long == "cut":
         assert (facts["rows cut"], facts["tokens cut"]) == (counts.cut_rows, counts.cut_tokens)
@@ -96,7 +96,7 @@ def test_streamed_and_cached_rows_are_the_same(
     texts = {}
     for tokens in ("cached", "streamed"):
         reading = replace(reading_of(path, tmp_path, tokens=tokens, validation_share=0.0), labels="none")
-        text = training_text(reading, tokenizer, 64)
+        text = training_text(reading, tokenizer, SampleMaker.framed(tokenizer.frame, 64))
         windows = text.windows(1)
         assert isinstance(windows, StreamedWindows if tokens == "streamed" else StoredWindows)
         assert (text.epoch_tokens == 0) == (tokens == "streamed")

@@ -23,7 +23,8 @@ from encodery.data.knowledge import (
     read_triples,
 )
 from encodery.data.ledger import Ledger
-from encodery.data.loader import Loader, Place, StoredWindows, StreamedWindows, samples_of_row
+from encodery.data.composing import samples_of_row
+from encodery.data.loader import Loader, Place, StoredWindows, StreamedWindows
 from encodery.data.mentions import FIRST, Linker, NameFinder
 from encodery.data.rows import Mention
 from encodery.data.samples import LengthCounts, SampleMaker
@@ -340,8 +341,8 @@ def test_long_texts_leave_room_and_nothing_is_longer_than_the_limit(
     assert loader.counts.branches > 0
     sizes = np.zeros(store.rows, dtype=np.int64)
     np.add.at(sizes, [sample.uid for sample in samples], [sample.ids.size for sample in samples])
-    assert np.array_equal(sizes, sample_lengths(store, longest, long, tokenizer.frame, writer))
-    facts = length_facts(store, longest, long, writer)
+    assert np.array_equal(sizes, sample_lengths(store, maker))
+    facts = length_facts(store, maker)
     assert facts["triples written"] == loader.counts.branches
     assert facts["tokens of triples"] == loader.counts.branch_tokens
     assert facts["triples left out for lack of room"] == loader.counts.branches_left_out
@@ -395,7 +396,7 @@ def test_a_run_reads_and_counts_what_is_known(tokenizer: Tokenizer, tmp_path: Pa
     store = training_store(reading, tokenizer)
     held = held_rows(reading, "validation", tokenizer, [])
     for known, texts in ((store, None), (held.store, held.texts)):
-        facts = length_facts(known, 64, "split", reading.writer(tokenizer))
+        facts = length_facts(known, SampleMaker.framed(tokenizer.frame, 64, "split", reading.writer(tokenizer)))
         assert facts["mentions"] == facts["triples written"] > 0
         if texts is not None:
             assert facts["mentions"] == sum(text.split().count(name) for text in texts for name in ("river", "house"))

@@ -64,7 +64,7 @@ def test_lengths_are_those_of_the_framed_samples_and_keep_to_the_limit(post_proc
             texts = [(one.ids, one.starts_word) for one in tokenizer.encode_batch([rows[0].text, rows[0].pair or ""])]
             counts = LengthCounts()
             made = maker.pair(*texts, 0, counts) if rows[0].pair else maker.single(*texts[0], 0, counts)
-            assert sum(sample.ids.size for sample in made) == sample_lengths(store, limit, "cut", frame).sum() <= limit
+            assert sum(sample.ids.size for sample in made) == sample_lengths(store, maker).sum() <= limit
 
 
 def test_a_file_that_frames_nothing_is_framed_as_in_bert() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from encodery.data.branches import KnowledgeWriter
-from encodery.data.frames import Frame
+from encodery.data.composing import samples_of_row
+from encodery.data.fields import Field
 from encodery.data.knowledge import Knowledge, read_texts
-from encodery.data.loader import StoredWindows, StreamedWindows, Windows, samples_of_row
+from encodery.data.loader import StoredWindows, StreamedWindows, Windows
 from encodery.data.mentions import Linker
-from encodery.data.samples import LengthCounts, LongPolicy, SampleMaker
+from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import DataConfig, Labels, Ledger, Row, Split, fingerprint, read_rows
 from encodery.data.store import TokenStore, store_in_memory, store_on_disk
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
@@ -38,6 +39,7 @@ class Reading:
     labels: Labels
     cache: Path
     knowledge: Knowledge | None = None
+    fields: tuple[Field, ...] = ()
 
     def linker(self) -> Linker | None:
         """What finds mentions, with counts of its own; None where no entities are known."""
@@ -49,7 +51,16 @@ class Reading:
 
     def rows(self, split: Split, ledger: Ledger | None = None, *, skip: int = 0) -> Iterator[Row]:
         book = Ledger() if ledger is None else ledger
-        return read_rows(self.data, split, base=self.base, seed=self.seed, labels=self.labels, ledger=book, skip=skip)
+        return read_rows(
+            self.data,
+            split,
+            base=self.base,
+            seed=self.seed,
+            labels=self.labels,
+            ledger=book,
+            skip=skip,
+            fields=self.fields,
+        )
 
     def texts(self, split: Split = "train") -> Iterator[str]:
         """All that is read as text: the rows of a split, what is written behind them, what is said of entities."""
@@ -71,6 +82,7 @@ class Reading:
             self.labels,
             label_names,
             *([] if self.knowledge is None else [self.knowledge.entities, self.knowledge.names]),
+            *((field.name, field.key()) for field in self.fields),
         ]
         return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 
@@ -114,6 +126,7 @@ def training_store(
         facts=lambda: {"ledger": ledger.to_dict(), "ledger_summary": ledger.summary()},
         on_progress=on_progress,
         linker=reading.linker(),
+        fields=reading.fields,
     )
     require_mentions(reading, store)
     require_classes(reading.labels, store.label_names, store.rows)
@@ -147,12 +160,27 @@ def require_mentions(reading: Reading, store: TokenStore) -> None:
     )
 
 
-def held_rows(reading: Reading, split: Split, tokenizer: Tokenizer, label_names: list[str]) -> HeldRows:
-    """Read and tokenise a split that fits in memory: validation or test."""
+def held_rows(
+    reading: Reading,
+    split: Split,
+    tokenizer: Tokenizer,
+    label_names: list[str],
+    known: Mapping[str, Any] | None = None,
+) -> HeldRows:
+    """Read and tokenise a split that fits in memory: validation or test. `known` are the facts of the training store
+    about its fields."""
     ledger = Ledger()
     rows = list(reading.rows(split, ledger))
     names = label_names if reading.labels in ("class", "classes") else None
-    store = store_in_memory(rows, tokenizer, labels=reading.labels, label_names=names, linker=reading.linker())
+    store = store_in_memory(
+        rows,
+        tokenizer,
+        labels=reading.labels,
+        label_names=names,
+        linker=reading.linker(),
+        fields=reading.fields,
+        known=known or {},
+    )
     return HeldRows(store, rows, ledger.to_dict())
 
 
@@ -169,15 +197,15 @@ class TrainingText:
 
 
 def training_text(
-    reading: Reading, tokenizer: Tokenizer, max_length: int, on_progress: Callable[[int, int], None] | None = None
+    reading: Reading, tokenizer: Tokenizer, maker: SampleMaker, on_progress: Callable[[int, int], None] | None = None
 ) -> TrainingText:
     """Cached rows, shuffled through and through; or with `data.tokens: streamed` rows tokenised on the fly."""
     if reading.data.tokens == "cached":
         store = training_store(reading, tokenizer, on_progress)
-        writer = reading.writer(tokenizer)
-        tokens = int(sample_lengths(store, max_length, reading.data.long, writer=writer).sum())
+        tokens = int(sample_lengths(store, maker).sum())
         return TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
-    known = store_in_memory(islice(reading.rows("train"), STREAM_ROWS_KNOWN), tokenizer, linker=reading.linker())
+    first = islice(reading.rows("train"), STREAM_ROWS_KNOWN)
+    known = store_in_memory(first, tokenizer, linker=reading.linker(), fields=reading.fields)
     require_mentions(reading, known)
 
     def streamed(seed: int) -> Windows:
@@ -187,64 +215,67 @@ def training_text(
             seed=seed,
             paired=known.paired,
             linker=reading.linker(),
+            fields=reading.fields,
+            known=known.facts.get("fields", {}),
         )
 
     return TrainingText(known, streamed, 0)
 
 
-def sample_lengths(
-    store: TokenStore,
-    max_length: int,
-    long: LongPolicy,
-    frame: Frame | None = None,
-    writer: KnowledgeWriter | None = None,
-) -> np.ndarray:
-    """Tokens of each row once it is framed (as in BERT when nothing is said) and cut to size, its windows added up:
-    (rows,)."""
-    if writer is not None and writer.inject is not None:
-        return _made(store, SampleMaker(0, 0, max_length, long, frame, writer))[0]
-    lengths = np.diff(store.starts)
-    single, pair = (2, 3) if frame is None else (frame.single_size, frame.pair_size)
+def sample_lengths(store: TokenStore, maker: SampleMaker) -> np.ndarray:
+    """Tokens of each row once it is framed and cut to size, its samples added up: (rows,)."""
+    if _must_be_made(maker):
+        return _made(store, maker)[0]
+    lengths, limit = np.diff(store.starts), maker.max_length
     if store.paired:
-        return np.minimum(lengths[0::2] + lengths[1::2] + pair, max_length)
-    room = max_length - single
-    windows = np.maximum(1, -(-lengths // room)) if long == "split" else 1
-    kept = lengths if long == "split" else np.minimum(lengths, room)
+        return np.minimum(lengths[0::2] + lengths[1::2] + maker.around.pair_size, limit)
+    single = maker.around.single_size
+    room = limit - single
+    windows = np.maximum(1, -(-lengths // room)) if maker.long == "split" else 1
+    kept = lengths if maker.long == "split" else np.minimum(lengths, room)
     return kept + single * windows
 
 
+def _must_be_made(maker: SampleMaker) -> bool:
+    """Whether what a row takes is known only once its samples are there."""
+    return maker.compose != "joined" or (maker.writer is not None and maker.writer.inject is not None)
+
+
 def _made(store: TokenStore, maker: SampleMaker) -> tuple[np.ndarray, LengthCounts]:
-    """The lengths by making every sample: what triples take depends on what each text mentions."""
+    """The lengths by making every sample."""
     counts = LengthCounts()
     rows = (samples_of_row(store, maker, row, counts) for row in range(store.rows))
     return np.array([sum(sample.ids.size for sample in samples) for samples in rows], dtype=np.int64), counts
 
 
-def length_facts(
-    store: TokenStore, max_length: int, long: LongPolicy, writer: KnowledgeWriter | None = None
-) -> dict[str, Any]:
+def length_facts(store: TokenStore, maker: SampleMaker) -> dict[str, Any]:
     """Rows, tokens, how many rows are longer than the limit and what happens to them; mentions and the triples written
     for them."""
-    lengths = np.diff(store.starts)
-    whole = lengths[0::2] + lengths[1::2] + 3 if store.paired else lengths + 2
-    over = whole > max_length
+    lengths, limit = np.diff(store.starts), maker.max_length
+    single, pair = maker.around.single_size, maker.around.pair_size
+    whole = lengths[0::2] + lengths[1::2] + pair if store.paired else lengths + single
+    counts = LengthCounts()
+    if _must_be_made(maker):
+        made, counts = _made(store, maker)
+        whole = made if maker.compose != "joined" else whole
+    over = whole > limit
     facts: dict[str, Any] = {"rows": int(store.rows), "tokens": int(lengths.sum())}
     if whole.size:
         facts["median length"] = int(np.median(whole))
         facts["longest"] = int(whole.max())
-    if store.paired or long == "cut":
-        facts["rows cut"] = int(over.sum())
-        facts["tokens cut"] = int((whole[over] - max_length).sum())
+    cuts = store.paired or maker.long == "cut"
+    if _must_be_made(maker):
+        if counts.cut_rows or cuts:
+            facts |= {"rows cut": counts.cut_rows, "tokens cut": counts.cut_tokens}
+        if not cuts:
+            facts |= {"rows split into windows": counts.split_rows, "windows": counts.windows}
+    elif cuts:
+        facts |= {"rows cut": int(over.sum()), "tokens cut": int((whole[over] - limit).sum())}
     else:
         facts["rows split into windows"] = int(over.sum())
-        facts["windows"] = int(np.maximum(1, -(-lengths // (max_length - 2))).sum())
+        facts["windows"] = int(np.maximum(1, -(-lengths // (limit - single))).sum())
     facts |= store.facts.get("mentions", {})
-    if writer is not None and writer.inject is not None:
-        _, counts = _made(store, SampleMaker(0, 0, max_length, long, None, writer))
-        if "windows" in facts:
-            facts |= {"rows split into windows": counts.split_rows, "windows": counts.windows}
-        else:
-            facts |= {"rows cut": counts.cut_rows, "tokens cut": counts.cut_tokens}
+    if maker.writer is not None and maker.writer.inject is not None:
         facts |= {"triples written": counts.branches, "tokens of triples": counts.branch_tokens}
         facts["triples left out for lack of room"] = counts.branches_left_out
     return facts

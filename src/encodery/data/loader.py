@@ -5,21 +5,24 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from encodery.batch import Batch, Sample
+from encodery.data.composing import COMPOSERS, samples_of_row
+from encodery.data.fields import Field
+from encodery.data.gathering import LabelKind
 from encodery.data.mentions import Linker
 from encodery.data.order import shuffled
-from encodery.data.packing import BatchPlan, pack, plan_batches
+from encodery.data.packing import BatchPlan, pack, plan_batches, plan_rows_together
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import Row
-from encodery.data.store import LabelKind, TokenStore, store_in_memory
+from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
 
 # Rows that are packed together. More rows pack tighter; this many hold in memory whatever their number.
@@ -80,6 +83,8 @@ class StreamedWindows:
         label_names: list[str] | None = None,
         paired: bool = False,
         linker: Linker | None = None,
+        fields: Sequence[Field] = (),
+        known: Mapping[str, Any] | None = None,
     ) -> None:
         assert labels not in ("class", "classes") or label_names is not None, "each window would number its own labels"
         self.read = read
@@ -89,6 +94,7 @@ class StreamedWindows:
         self.label_names = label_names
         self.paired = paired
         self.linker = linker
+        self.fields, self.known = fields, known
         self._stream: tuple[int, int, Iterator[Row]] | None = None
 
     def window(self, epoch: int, number: int) -> tuple[TokenStore, np.ndarray] | None:
@@ -100,18 +106,15 @@ class StreamedWindows:
         if not rows:
             return None
         store = store_in_memory(
-            rows, self.tokenizer, labels=self.labels, label_names=self.label_names, linker=self.linker
+            rows,
+            self.tokenizer,
+            labels=self.labels,
+            label_names=self.label_names,
+            linker=self.linker,
+            fields=self.fields,
+            known=self.known,
         )
         return store, shuffled(np.arange(store.rows), store.rows, (self.seed, epoch, number))
-
-
-def samples_of_row(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
-    """The samples of one row of a store, windows included."""
-    if not store.paired:
-        return maker.single(*store.text(row), row, counts, store.mention(row))
-    first, second = store.mention(2 * row), store.mention(2 * row + 1)
-    mentions = None if first is None or second is None else (first, second)
-    return maker.pair(store.text(2 * row), store.text(2 * row + 1), row, counts, mentions)
 
 
 @dataclass
@@ -163,7 +166,10 @@ class Loader:
 
     def _plans(self, samples: list[Sample], epoch: int, window: int) -> list[BatchPlan]:
         lengths = np.array([sample.ids.size for sample in samples])
-        plans = plan_batches(lengths, self.text_budget, self.maker.max_length)
+        if COMPOSERS[self.maker.compose].together:
+            plans = plan_rows_together([sample.uid for sample in samples], lengths, self.text_budget)
+        else:
+            plans = plan_batches(lengths, self.text_budget, self.maker.max_length)
         if self.shuffle:
             order = shuffled(np.arange(len(plans)), len(plans), (self.seed, epoch, window, -1))
             plans = [plans[number] for number in order.tolist()]

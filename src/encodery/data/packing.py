@@ -6,11 +6,13 @@ import bisect
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from encodery.batch import Batch, Layout, Sample, layout_of
+from encodery.errors import DataError
 
 ROW_LENGTHS = (64, 128, 256, 512)
 """The shortest row is the first of these that leaves less padding than WASTE; longer ones are powers of two."""
@@ -65,6 +67,29 @@ def plan_batches(lengths: np.ndarray, budget: int, max_length: int) -> list[Batc
         if (len(plans) - 1) * budget * (1 - WASTE) <= real:
             break
     return best
+
+
+def plan_rows_together(rows: Sequence[int], lengths: np.ndarray, budget: int) -> list[BatchPlan]:
+    """Place samples so that those of one row of the data (`rows` (samples,), neighbours) come in one batch: they are
+    packed as one, side by side.
+
+    Raises DataError when the budget is no multiple of the power of two that holds the longest row.
+    """
+    edges = np.flatnonzero(np.diff(np.asarray(rows), prepend=-1, append=-1))
+    totals = np.add.reduceat(lengths, edges[:-1])
+    longest = longest_row(int(totals.max()))
+    if budget % longest:
+        raise DataError(
+            f"the texts of one row take {int(totals.max()):,} positions together, a batch has {budget:,}",
+            expected=f"training.batch_tokens of {longest:,} or a multiple of it, or shorter texts",
+            fix="change training.batch_tokens, lower encoder.max_length, or give fewer texts a row",
+        )
+    plans = plan_batches(totals, budget, int(totals.max()))
+    members = [list(range(begin, end)) for begin, end in pairwise(edges.tolist())]
+    return [
+        BatchPlan(plan.length, [[one for number in row for one in members[number]] for row in plan.rows])
+        for plan in plans
+    ]
 
 
 def _plan(lengths: np.ndarray, budget: int, sizes: list[int]) -> list[BatchPlan]:
@@ -209,6 +234,8 @@ def pack(samples: Sequence[Sample], plan: BatchPlan, budget: int, pad_id: int) -
     values = {"ids": ids, "segment": segment, "starts_word": starts_word}
     if any(sample.entity is not None for sample in placed):
         values["entity"] = _laid([sample.entity for sample in placed], layout)
+    for name in dict.fromkeys(name for sample in placed for name in sample.beside):
+        values[name] = _laid([sample.beside.get(name) for sample in placed], layout)
     trees = [sample.tree for sample in placed]
     if any(tree is not None for tree in trees):
         # Documents without a tree keep the positions that they have.

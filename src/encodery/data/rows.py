@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from encodery.data import ledger
+from encodery.data.fields import BadField, Field
 from encodery.data.ledger import Watch
 from encodery.data.readers import Raw
 
@@ -39,13 +40,14 @@ class Mention(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of data. `where` says its file and line, such as `train.jsonl:17`; `mentions` are those that the row
-    marks in its text."""
+    marks in its text; `beside` holds what its fields are, by their names."""
 
     text: str
     pair: str | None
     label: str | float | list[str] | None
     where: str
     mentions: tuple[Mention, ...] = ()
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 class _Bad(Exception):
@@ -66,6 +68,7 @@ class RowMaker:
     labels: Labels
     separator: str
     mentions: str | None = None
+    fields: tuple[Field, ...] = ()
 
     @property
     def wanted(self) -> tuple[tuple[str, str], ...]:
@@ -75,7 +78,8 @@ class RowMaker:
             columns.append(("pair", self.pair))
         if self.labels != "none" and self.label is not None:
             columns.append(("label", self.label))
-        return tuple(columns)
+        columns += (column for one in self.fields for column in one.columns)
+        return tuple(dict.fromkeys(columns))
 
     def make(self, raw: Raw, watch: Watch) -> Row | None:
         """The row, or None for a bad one, which is then entered with `watch`.
@@ -97,7 +101,10 @@ class RowMaker:
 
     def _make(self, raw: Raw, watch: Watch) -> Row:
         value = raw.value
-        if len(self.text) == 1:
+        made = self._made(value)
+        if made is not None:
+            text = made
+        elif len(self.text) == 1:
             name = self.text[0]
             if name not in value:
                 raise _Bad(ledger.MISSING_TEXT, _there(name, value))
@@ -121,7 +128,19 @@ class RowMaker:
         mentions = ()
         if self.mentions is not None:
             mentions = _mentions(value.get(self.mentions), value[self.text[0]])
-        return Row(text, pair, label, raw.where, mentions)
+        try:
+            beside = {one.name: one.read(value, text) for one in self.fields}
+        except BadField as bad:
+            raise _Bad(bad.kind, bad.detail) from bad
+        return Row(text, pair, label, raw.where, mentions, beside)
+
+    def _made(self, value: dict[str, Any]) -> str | None:
+        """The text as a field makes it of its column."""
+        try:
+            found = (one.text(value) for one in self.fields)
+            return next((text for text in found if text is not None), None)
+        except BadField as bad:
+            raise _Bad(bad.kind, bad.detail) from bad
 
     def _label(self, value: dict[str, Any]) -> str | float | list[str]:
         found = value.get(self.label) if self.label is not None else None

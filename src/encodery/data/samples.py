@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from encodery.data.branches import KnowledgeWriter
 from encodery.data.frames import Frame
 
 LongPolicy = Literal["split", "cut"]
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 SHORTEST_REST = 16
 """Tokens that may stand alone behind the full windows of a long text."""
@@ -44,7 +47,8 @@ class SampleMaker:
     says what stands around texts instead (`SampleMaker.framed`). A text that is too long is split into full windows
     and a rest (`long: split`) or loses its end (`cut`). A pair that is too long loses the end of its longer text, token
     by token, as in BERT; it is never split. With a `writer` samples know which entities their tokens name, and triples
-    of these stand behind the text where there is room; a text that is too long leaves some.
+    of these stand behind the text where there is room; a text that is too long leaves some. `compose` names how the
+    texts of a row become samples (data/composing.py).
     """
 
     cls_id: int | None
@@ -53,13 +57,19 @@ class SampleMaker:
     long: LongPolicy = "split"
     frame: Frame | None = None
     writer: KnowledgeWriter | None = None
+    compose: str = "joined"
 
     @classmethod
     def framed(
-        cls, frame: Frame, max_length: int, long: LongPolicy = "split", writer: KnowledgeWriter | None = None
+        cls,
+        frame: Frame,
+        max_length: int,
+        long: LongPolicy = "split",
+        writer: KnowledgeWriter | None = None,
+        compose: str = "joined",
     ) -> SampleMaker:
         """With the special tokens that `frame` names."""
-        return cls(None, None, max_length, long, frame, writer)
+        return cls(None, None, max_length, long, frame, writer, compose)
 
     @property
     def around(self) -> Frame:
@@ -76,8 +86,10 @@ class SampleMaker:
         uid: int,
         counts: LengthCounts,
         mention: np.ndarray | None = None,
+        numbers: Mapping[str, np.ndarray] = NOTHING,
     ) -> list[Sample]:
-        """The samples of one text. `mention` (T,) is what a Linker says of its tokens."""
+        """The samples of one text. `mention` (T,) is what a Linker says of its tokens, `numbers` (T,) by name what the
+        fields of the data say of them."""
         room = self.max_length - self.around.single_size
         counts.rows += 1
         total = ids.size
@@ -94,7 +106,10 @@ class SampleMaker:
             counts.split_rows += 1
         counts.windows += len(pieces)
         counts.kept_tokens += pieces[-1][1]
-        samples = [self._framed(ids[a:b], starts_word[a:b], uid, part) for part, (a, b) in enumerate(pieces)]
+        samples = [
+            self._framed(ids[a:b], starts_word[a:b], uid, part, {name: of[a:b] for name, of in numbers.items()})
+            for part, (a, b) in enumerate(pieces)
+        ]
         if self.writer is None or mention is None:
             return samples
         before = len(self.around.before)
@@ -108,8 +123,10 @@ class SampleMaker:
         uid: int,
         counts: LengthCounts,
         mentions: tuple[np.ndarray, np.ndarray] | None = None,
+        numbers: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = (NOTHING, NOTHING),
     ) -> list[Sample]:
-        """The sample of a pair of texts. `mentions` are what a Linker says of their tokens."""
+        """The sample of a pair of texts. `mentions` are what a Linker says of their tokens, `numbers` what the fields
+        of the data say of them."""
         frame = self.around
         room = self.max_length - frame.pair_size
         a, b = first[0].size, second[0].size
@@ -130,10 +147,24 @@ class SampleMaker:
         starts_word[begin : begin + b] = second[1][:b]
         segment = np.zeros(ids.size, dtype=np.int64)
         segment[begin:] = frame.second
-        sample = Sample(ids, starts_word, segment, uid)
+        beside = {
+            name: _placed(ids.size, (len(frame.before), of[:a]), (begin, numbers[1][name][:b]))
+            for name, of in numbers[0].items()
+        }
+        sample = Sample(ids, starts_word, segment, uid, beside=beside)
         if mentions is None:
             return [sample]
         return [self._known(sample, [(len(frame.before), mentions[0][:a]), (begin, mentions[1][:b])], counts)]
+
+    def cut(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int, counts: LengthCounts) -> Sample:
+        """One text as one sample that keeps its number `part`; the end of a long one is lost, and counted."""
+        room = self.max_length - self.around.single_size
+        counts.rows += part == 0
+        counts.windows += 1
+        counts.cut_rows += room < ids.size
+        counts.cut_tokens += max(0, ids.size - room)
+        counts.kept_tokens += min(room, ids.size)
+        return self._framed(ids[:room], starts_word[:room], uid, part, NOTHING)
 
     def _known(self, sample: Sample, mentions: list[tuple[int, np.ndarray]], counts: LengthCounts) -> Sample:
         """The sample with what is known of its mentions, each array of them from a place in it on."""
@@ -144,14 +175,25 @@ class SampleMaker:
             whole[begin : begin + mention.size] = mention
         return self.writer.write(sample, whole, self.max_length - sample.ids.size, counts)
 
-    def _framed(self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int) -> Sample:
+    def _framed(
+        self, ids: np.ndarray, starts_word: np.ndarray, uid: int, part: int, numbers: Mapping[str, np.ndarray]
+    ) -> Sample:
         frame = self.around
         begin, end = len(frame.before), len(frame.before) + ids.size
         whole = np.empty(ids.size + frame.single_size, dtype=np.int64)
         whole[:begin], whole[begin:end], whole[end:] = frame.before, ids, frame.after
         starts = np.ones(whole.size, dtype=bool)
         starts[begin:end] = starts_word
-        return Sample(whole, starts, np.zeros(whole.size, dtype=np.int64), uid, part)
+        beside = {name: _placed(whole.size, (begin, of)) for name, of in numbers.items()}
+        return Sample(whole, starts, np.zeros(whole.size, dtype=np.int64), uid, part, beside=beside)
+
+
+def _placed(size: int, *pieces: tuple[int, np.ndarray]) -> np.ndarray:
+    """Pieces at their places in `size` numbers, 0 elsewhere."""
+    whole = np.zeros(size, dtype=np.int32)
+    for begin, piece in pieces:
+        whole[begin : begin + piece.size] = piece
+    return whole
 
 
 def split_pieces(total: int, room: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from encodery.data import ledger as kinds
+from encodery.data.fields import Field
 from encodery.data.ledger import Ledger, Watch
 from encodery.data.lines import Reading
 from encodery.data.places import Place, find
@@ -59,6 +60,7 @@ def read_rows(
     labels: Labels,
     ledger: Ledger,
     skip: int = 0,
+    fields: tuple[Field, ...] = (),
 ) -> Iterator[Row]:
     """The good rows of a split, streamed, in an order that depends on the data and the seed alone.
 
@@ -74,20 +76,27 @@ def read_rows(
         ledger: gets the counts. Both sides of a split made here read, and so count, the whole training data.
         skip: leave out the first so many good rows (to resume). They are read, because only reading tells
             which rows are good, and they are counted, so that the ledger is that of the uninterrupted run.
+        fields: what rows carry beside text and label.
 
     Raises:
         DataError: a source or column is missing, or too many rows are bad (see DataConfig.bad_rows).
         MissingExtra: a format needs a package that is not installed.
     """
-    yield from islice(_all_rows(data, split, base, seed, labels, ledger), skip, None)
+    yield from islice(_all_rows(data, split, base, seed, labels, ledger, fields), skip, None)
 
 
 def _all_rows(
-    data: DataConfig, split: Split, base: Path, seed: int, labels: Labels, ledger: Ledger
+    data: DataConfig,
+    split: Split,
+    base: Path,
+    seed: int,
+    labels: Labels,
+    ledger: Ledger,
+    fields: tuple[Field, ...],
 ) -> Generator[Row, None, None]:
     sources, side = sources_of(data, split)
     watch = Watch(ledger, data.bad_rows, data.bad_rows_share)
-    streams = [Stream(source, data, split, side, base, seed, labels, watch) for source in sources]
+    streams = [Stream(source, data, split, side, base, seed, labels, watch, fields) for source in sources]
     given = 0
     for row in mixed(streams, seed) if split == "train" else one_after_another(streams):
         given += 1

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from encodery.data.fields import Field, Texts
+from encodery.data.gathering import (
+    FieldGathering,
+    LabelGathering,
+    LabelKind,
+    TextBlock,
+    packed_tokens,
+    token_type,
+    unpacked,
+    word_flag,
+)
 from encodery.data.mentions import Linker
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import DataError, nearest
+from encodery.errors import DataError
 
-LabelKind = Literal["none", "class", "classes", "number"]
-_FORMAT = 1
+_FORMAT = 2
 _ROWS_AT_ONCE = 2000
 _DAY = 86_400  # seconds
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,300}")
 
 
 @dataclass
 class TokenStore:
     """Tokenised rows. `tokens` holds id and word-start flag of every token in one number (the top bit is the flag);
-    `mentions` the entity that it names, as the Linker says it, where entities are known.
+    `mentions` the entity that it names, as the Linker says it, where entities are known; `beside` what the fields of
+    the data say of it, by name (data/fields.py), and `texts_beside` the texts that they bring.
 
     `starts` (texts + 1,) says where each text begins; a row has one text, or two when `paired`. `labels` holds one
     entry a row: int64 class numbers, float64 numbers, or (rows, C) bool; None without labels.
@@ -46,6 +54,8 @@ class TokenStore:
     label_names: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     mentions: np.ndarray | None = None
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
+    texts_beside: dict[str, Texts] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -53,9 +63,16 @@ class TokenStore:
 
     def text(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Ids (int64) and word starts (bool) of one text."""
-        packed = self.tokens[self.starts[number] : self.starts[number + 1]]
-        flag = _flag(packed.dtype)
-        return (packed & ~flag).astype(np.int64), (packed & flag) != 0
+        return unpacked(self.tokens[self.starts[number] : self.starts[number + 1]])
+
+    def texts_of(self, row: int, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids and word starts of the texts that a field brings to one row."""
+        return [unpacked(packed) for packed in self.texts_beside[name].of(row)]
+
+    def numbers(self, number: int) -> dict[str, np.ndarray]:
+        """What the fields say of each token of one text."""
+        begin, end = self.starts[number], self.starts[number + 1]
+        return {name: array[begin:end] for name, array in self.beside.items()}
 
     def mention(self, number: int) -> np.ndarray | None:
         """The entity that each token of one text names (uint32); None where entities are not known."""
@@ -73,20 +90,11 @@ class TokenStore:
 
     def counts(self, vocab_size: int) -> np.ndarray:
         """How often each id occurs, (V,)."""
-        flag = _flag(self.tokens.dtype)
+        flag = word_flag(self.tokens.dtype)
         total = np.zeros(vocab_size, dtype=np.int64)
         for start in range(0, self.tokens.size, 1 << 24):
             total += np.bincount(self.tokens[start : start + (1 << 24)] & ~flag, minlength=vocab_size)
         return total
-
-
-def _flag(dtype: np.dtype) -> np.integer:
-    return dtype.type(1 << (8 * dtype.itemsize - 1))
-
-
-def _token_type(vocab_size: int) -> np.dtype:
-    """Two bytes a token while the ids leave the top bit of 16 free, else four."""
-    return np.dtype(np.uint16 if vocab_size <= 1 << 15 else np.uint32)
 
 
 class Block(NamedTuple):
@@ -96,11 +104,14 @@ class Block(NamedTuple):
     tokens: np.ndarray
     lengths: np.ndarray
     mentions: np.ndarray | None
+    beside: dict[str, np.ndarray]
+    texts: dict[str, TextBlock]
 
 
-def tokenise(rows: Iterable[Row], tokenizer: Tokenizer, linker: Linker | None = None) -> Iterator[Block]:
-    """Tokenise rows in blocks. With a `linker` their mentions are found."""
-    dtype = _token_type(tokenizer.vocab_size)
+def tokenise(
+    rows: Iterable[Row], tokenizer: Tokenizer, linker: Linker | None = None, gathering: FieldGathering | None = None
+) -> Iterator[Block]:
+    """Tokenise rows in blocks. With a `linker` their mentions are found, with a `gathering` their fields taken."""
     stream = iter(rows)
     paired: bool | None = None
     while block := list(islice(stream, _ROWS_AT_ONCE)):
@@ -117,7 +128,8 @@ def tokenise(rows: Iterable[Row], tokenizer: Tokenizer, linker: Linker | None = 
             if row.pair is not None:
                 texts.append(row.pair)
         mentions = None
-        if linker is None:
+        beside: dict[str, np.ndarray] = {}
+        if linker is None and not gathering:
             ids, starts_word, lengths = tokenizer.encode_flat(texts)
         else:
             encoded = tokenizer.encode_batch(texts)
@@ -125,12 +137,15 @@ def tokenise(rows: Iterable[Row], tokenizer: Tokenizer, linker: Linker | None = 
                 np.concatenate([getattr(one, name) for one in encoded]) for name in ("ids", "starts_word")
             )
             lengths = np.array([one.ids.size for one in encoded], dtype=np.int64)
-            # The second text of a pair marks none; names are looked for in both.
-            marked = [marks for row in block for marks in ((row.mentions, ()) if paired else (row.mentions,))]
-            mentions = np.concatenate([linker.link(*given) for given in zip(texts, marked, encoded)])
-        packed = ids.astype(dtype)
-        packed[starts_word] |= _flag(dtype)
-        yield Block(block, packed, lengths, mentions)
+            if gathering:
+                each = 2 if paired else 1
+                beside = gathering.arrays(block, [encoded[at : at + each] for at in range(0, len(encoded), each)])
+            if linker is not None:
+                # The second text of a pair marks none; names are looked for in both.
+                marked = [marks for row in block for marks in ((row.mentions, ()) if paired else (row.mentions,))]
+                mentions = np.concatenate([linker.link(*given) for given in zip(texts, marked, encoded)])
+        packed = packed_tokens(ids, starts_word, tokenizer.vocab_size)
+        yield Block(block, packed, lengths, mentions, beside, gathering.texts(block) if gathering else {})
 
 
 def store_in_memory(
@@ -140,27 +155,44 @@ def store_in_memory(
     labels: LabelKind = "none",
     label_names: list[str] | None = None,
     linker: Linker | None = None,
+    fields: Sequence[Field] = (),
+    known: Mapping[str, Any] | None = None,
 ) -> TokenStore:
     """Tokenise rows into memory. With `label_names` a label outside of them is a DataError; a `linker` finds what the
-    texts mention."""
-    gathered = _LabelGatherer(labels, label_names)
+    texts mention; `fields` are kept beside, by what is `known` of them from the training store."""
+    gathered, gathering = LabelGathering(labels, label_names), FieldGathering(fields, tokenizer, known)
     tokens, lengths, mentions = [], [], [np.zeros(0, np.uint32)]
+    beside: dict[str, list[np.ndarray]] = {}
+    texts: dict[str, list[TextBlock]] = {}
     paired = False
-    for block in tokenise(rows, tokenizer, linker):
+    for block in tokenise(rows, tokenizer, linker, gathering):
+        for name, array in block.beside.items():
+            beside.setdefault(name, []).append(array)
+        for name, some in block.texts.items():
+            texts.setdefault(name, []).append(some)
         paired = paired or block.rows[0].pair is not None
         gathered.add(block.rows)
         tokens.append(block.tokens)
         lengths.append(block.lengths)
         if block.mentions is not None:
             mentions.append(block.mentions)
-    dtype = _token_type(tokenizer.vocab_size)
+    dtype = token_type(tokenizer.vocab_size)
     flat = np.concatenate(tokens) if tokens else np.zeros(0, dtype)
     starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]) if lengths else np.zeros(1, np.int64)
     array, names, facts = gathered.finish()
-    if linker is None:
-        return TokenStore(flat, starts.astype(np.int64), paired, array, names, facts)
-    facts["mentions"] = linker.counts.to_dict()
-    return TokenStore(flat, starts.astype(np.int64), paired, array, names, facts, np.concatenate(mentions))
+    facts |= gathering.facts()
+    store = TokenStore(flat, starts.astype(np.int64), paired, array, names, facts)
+    store.beside = {name: np.concatenate(arrays) for name, arrays in beside.items()}
+    store.texts_beside = {name: _texts(blocks) for name, blocks in texts.items()}
+    if linker is not None:
+        facts["mentions"] = linker.counts.to_dict()
+        store.mentions = np.concatenate(mentions)
+    return store
+
+
+def _texts(blocks: list[TextBlock]) -> Texts:
+    tokens, lengths, counts = (np.concatenate(parts) for parts in zip(*blocks))
+    return Texts(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([[0], np.cumsum(counts)]))
 
 
 def store_on_disk(
@@ -173,6 +205,7 @@ def store_on_disk(
     facts: Callable[[], dict[str, Any]] = dict,
     on_progress: Callable[[int, int], None] | None = None,
     linker: Linker | None = None,
+    fields: Sequence[Field] = (),
 ) -> TokenStore:
     """Open the store in `folder`, or tokenise `rows()` into it first.
 
@@ -188,7 +221,8 @@ def store_on_disk(
     work = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
     work.mkdir(parents=True)
     try:
-        _write(work, rows(), tokenizer, _LabelGatherer(labels, label_names), facts, on_progress, linker)
+        gathering = FieldGathering(fields, tokenizer, None)
+        _write(work, rows(), tokenizer, LabelGathering(labels, label_names), gathering, facts, on_progress, linker)
         try:
             os.rename(work, folder)
         except OSError:
@@ -211,21 +245,24 @@ def _write(
     work: Path,
     rows: Iterable[Row],
     tokenizer: Tokenizer,
-    gathered: _LabelGatherer,
+    gathered: LabelGathering,
+    gathering: FieldGathering,
     facts: Callable[[], dict[str, Any]],
     on_progress: Callable[[int, int], None] | None,
     linker: Linker | None,
 ) -> None:
-    dtype = _token_type(tokenizer.vocab_size)
+    dtype = token_type(tokenizer.vocab_size)
     total = texts = row_count = 0
     paired = False
     with ExitStack() as files:
         tokens, starts = (files.enter_context((work / name).open("wb")) for name in ("tokens.bin", "starts.bin"))
         mentions = None if linker is None else files.enter_context((work / "mentions.bin").open("wb"))
         starts.write(np.zeros(1, np.int64).tobytes())
-        for block in tokenise(rows, tokenizer, linker):
+        written = _Written(work, files)
+        for block in tokenise(rows, tokenizer, linker, gathering):
             paired = paired or block.rows[0].pair is not None
             gathered.add(block.rows)
+            written.add(block)
             tokens.write(block.tokens.tobytes())
             starts.write((total + np.cumsum(block.lengths)).astype(np.int64).tobytes())
             if mentions is not None and block.mentions is not None:
@@ -245,11 +282,60 @@ def _write(
         "paired": paired,
         "labels": None if array is None else [array.dtype.str, *array.shape],
         "label_names": names,
-        "facts": {**facts(), **label_facts},
+        "facts": {**facts(), **label_facts, **gathering.facts()},
+        "beside": written.beside,
+        "texts_beside": written.texts,
     }
     if linker is not None:
         meta["facts"]["mentions"] = linker.counts.to_dict()
     (work / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+
+
+class _Written:
+    """The files of the fields: name.i32 for numbers beside tokens; name.tokens, name.starts, name.rows for texts."""
+
+    def __init__(self, work: Path, files: ExitStack) -> None:
+        self.work, self.files = work, files
+        self.open: dict[str, IO[bytes]] = {}
+        self.beside: list[str] = []
+        self.texts: dict[str, list[Any]] = {}
+        """By name: the type of a token, how many tokens, texts and rows."""
+
+    def add(self, block: Block) -> None:
+        for name, array in block.beside.items():
+            if name not in self.beside:
+                self.beside.append(name)
+            self._write(f"{name}.i32", array)
+        for name, (tokens, lengths, counts) in block.texts.items():
+            if name not in self.texts:
+                self.texts[name] = [tokens.dtype.name, 0, 0, 0]
+                for part in ("starts", "rows"):
+                    self._write(f"{name}.{part}", np.zeros(1, np.int64))
+            known = self.texts[name]
+            self._write(f"{name}.tokens", tokens)
+            self._write(f"{name}.starts", known[1] + np.cumsum(lengths, dtype=np.int64))
+            self._write(f"{name}.rows", known[2] + np.cumsum(counts))
+            self.texts[name] = [known[0], known[1] + tokens.size, known[2] + lengths.size, known[3] + counts.size]
+
+    def _write(self, name: str, array: np.ndarray) -> None:
+        if name not in self.open:
+            self.open[name] = self.files.enter_context((self.work / name).open("wb"))
+        self.open[name].write(array.tobytes())
+
+
+def _beside(folder: Path, meta: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Texts]]:
+    """What `_Written` has written. Raises ValueError when a file does not have the size that it should."""
+    beside = {name: _read_array(folder / f"{name}.i32", np.int32) for name in meta["beside"]}
+    texts: dict[str, Texts] = {}
+    for name, (dtype, tokens, count, rows) in meta["texts_beside"].items():
+        parts = (("tokens", dtype, tokens), ("starts", np.int64, count + 1), ("rows", np.int64, rows + 1))
+        arrays = [_read_array(folder / f"{name}.{part}", kind) for part, kind, _ in parts]
+        if [array.size for array in arrays] != [size for *_, size in parts]:
+            raise ValueError(f"{name} of {folder} is not whole")
+        texts[name] = Texts(*arrays)
+    if any(array.size != meta["tokens"] for array in beside.values()):
+        raise ValueError(f"a field of {folder} is not whole")
+    return beside, texts
 
 
 def _open(folder: Path) -> TokenStore | None:
@@ -266,75 +352,21 @@ def _open(folder: Path) -> TokenStore | None:
         whole = whole and (not known or (folder / "mentions.bin").stat().st_size == 4 * meta["tokens"])
         array = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False) if meta["labels"] else None
         whole = whole and (array is None or [array.dtype.str, *array.shape] == meta["labels"])
+        beside, texts_beside = _beside(folder, meta)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         whole, meta, dtype, array, known = False, {}, np.dtype(np.uint16), None, False
+        beside, texts_beside = {}, {}
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
         return None
-    empty = np.zeros(0, dtype)
-    tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r") if meta["tokens"] else empty
-    starts = np.memmap(folder / "starts.bin", dtype=np.int64, mode="r")
-    mentions = np.zeros(0, np.uint32) if known else None
-    if known and meta["tokens"]:
-        mentions = np.memmap(folder / "mentions.bin", dtype=np.uint32, mode="r")
-    return TokenStore(tokens, starts, meta["paired"], array, meta["label_names"], meta["facts"], mentions)
+    tokens, starts = _read_array(folder / "tokens.bin", dtype), _read_array(folder / "starts.bin", np.int64)
+    mentions = _read_array(folder / "mentions.bin", np.uint32) if known else None
+    names, facts = meta["label_names"], meta["facts"]
+    return TokenStore(tokens, starts, meta["paired"], array, names, facts, mentions, beside, texts_beside)
 
 
-class _LabelGatherer:
-    """Collects labels while rows stream by; numbers them at the end in the order of their sorted names."""
-
-    def __init__(self, kind: LabelKind, names: list[str] | None) -> None:
-        self.kind = kind
-        self.fixed = names
-        self.seen: dict[str, int] = {name: number for number, name in enumerate(names or [])}
-        self.single: list[int] = []
-        self.several: list[list[int]] = []
-        self.numbers: list[float] = []
-
-    def add(self, rows: list[Row]) -> None:
-        if self.kind == "class":
-            self.single.extend(self._number(str(row.label), row.where) for row in rows)
-        elif self.kind == "classes":
-            for row in rows:
-                assert isinstance(row.label, list), "multi-label rows carry lists"
-                self.several.append([self._number(name, row.where) for name in row.label])
-        elif self.kind == "number":
-            self.numbers.extend(float(row.label) for row in rows)  # type: ignore[arg-type]
-
-    def _number(self, name: str, where: str) -> int:
-        number = self.seen.get(name)
-        if number is None:
-            if self.fixed is not None:
-                known = ", ".join(self.fixed[:20]) + (", ..." if len(self.fixed) > 20 else "")
-                raise DataError(
-                    f"{where}: label {name!r} was not among the training labels{nearest(name, self.fixed)}",
-                    expected=f"one of {known}",
-                    fix="correct the row, or add rows with this label to the training data",
-                )
-            number = self.seen[name] = len(self.seen)
-        return number
-
-    def finish(self) -> tuple[np.ndarray | None, list[str], dict[str, Any]]:
-        """The labels as an array, the names in order, and counts for people."""
-        if self.kind == "none":
-            return None, [], {}
-        if self.kind == "number":
-            return np.array(self.numbers, dtype=np.float64), [], {}
-        names = self.fixed if self.fixed is not None else sorted(self.seen, key=_label_key)
-        place = np.zeros(max(1, len(self.seen)), dtype=np.int64)
-        for number, name in enumerate(names):
-            place[self.seen[name]] = number
-        if self.kind == "class":
-            array = place[np.array(self.single, dtype=np.int64)]
-            counts = Counter(names[number] for number in array.tolist())
-        else:
-            array = np.zeros((len(self.several), len(names)), dtype=bool)
-            for row, numbers in enumerate(self.several):
-                array[row, place[numbers]] = True
-            counts = Counter({name: int(count) for name, count in zip(names, array.sum(axis=0))})
-        return array, list(names), {"label_counts": {name: counts.get(name, 0) for name in names}}
-
-
-def _label_key(name: str) -> tuple[int, float, str]:
-    """Whole numbers in their own order, before all words."""
-    return (0, int(name), name) if _WHOLE_NUMBER.fullmatch(name) else (1, 0.0, name)
+def _read_array(path: Path, dtype: Any) -> np.ndarray:
+    """A file of plain numbers, memory mapped; an empty file is an empty array."""
+    if not path.stat().st_size:
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype=dtype, mode="r")

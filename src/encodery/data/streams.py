@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
+from encodery.data.fields import Field
 from encodery.data.ledger import BINARY_FILE, ROWS_BEFORE_JUDGING, Ledger, Watch
 from encodery.data.lines import Reading
 from encodery.data.places import Place, find, head, what_binary
@@ -33,6 +34,7 @@ class Stream:
         seed: int,
         labels: Labels,
         watch: Watch,
+        fields: tuple[Field, ...] = (),
     ) -> None:
         self.found = find(source.path, source.format, base, source.encoding)
         self.weight = source.weight if split == "train" else 1.0
@@ -41,6 +43,7 @@ class Stream:
         self._split: Split = split
         self._seed, self._watch = seed, watch
         self._labels: Labels = labels
+        self._fields = fields
         for name, reason in self.found.passed_over:
             watch.note(reason, name)
 
@@ -73,7 +76,7 @@ class Stream:
             # Files are often sorted by label or by date; a random order mixes them.
             places.sort(key=lambda place: stable_fraction(f"{self._seed}\n{turn}\n{place.name}", "files"))
         for place in places:
-            maker = _maker(place, self._source, self._data, self._labels)
+            maker = _maker(place, self._source, self._data, self._labels, self._fields)
             if len(places) > 1 and place.format not in ("parquet", "hub"):
                 # One binary file alone is an error (see `find`); one among many is a bad row like any other.
                 meaning = what_binary(head(Path(place.path)), self._source.encoding)
@@ -83,7 +86,7 @@ class Stream:
             yield from _read_place(place, maker, self._source, self._split, watch)
 
 
-def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels) -> RowMaker:
+def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels, fields: tuple[Field, ...]) -> RowMaker:
     text = source.text if source.text is not None else data.text
     pair = source.pair if source.pair is not None else data.pair
     label = source.label if source.label is not None else data.label
@@ -93,6 +96,13 @@ def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels)
                 f"{place.name}: plain text has no column '{pair}' for `pair`",
                 expected="a csv, tsv, jsonl, json or parquet file for pairs of texts",
                 fix="remove `pair:`, or name a file with columns",
+            )
+        if columns := [column for one in fields for column in one.columns]:
+            key, name = columns[0]
+            raise DataError(
+                f"{place.name}: plain text has no column '{name}' for `{key}`",
+                expected="a csv, tsv, jsonl, json or parquet file",
+                fix="name a file with columns",
             )
         text, label = "text", "label" if place.format == "folder" else None
     if labels != "none" and label is None:
@@ -105,7 +115,7 @@ def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels)
         )
     names = (text,) if isinstance(text, str) else tuple(text)
     mentions = data.knowledge.mentions if data.knowledge is not None else None
-    return RowMaker(names, pair, label, labels, data.label_separator, mentions)
+    return RowMaker(names, pair, label, labels, data.label_separator, mentions, fields)
 
 
 def reading(source: SourceConfig, wanted: tuple[str, ...] | None, split: Split) -> Reading:

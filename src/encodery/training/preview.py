@@ -111,7 +111,7 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     model = run.build(tokenizer, objective.readout(), recipe.seed, start)
     if start is None:
         run.start_words(model, store, recipe.seed)
-    tokens = int(sample_lengths(store, run.max_length, recipe.data.long, writer=reading.writer(tokenizer)).sum())
+    tokens = int(sample_lengths(store, run.maker(tokenizer)).sum())
     text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
     if isinstance(model.readout, DocumentReadout) and model.readout.lexical is not None:
         run.fit_ngrams(model.readout.lexical, objective, tokenizer, store, None)

@@ -263,7 +263,7 @@ class Run:
             self.progress.update(rows, tokens=tokens)
 
         try:
-            text = training_text(reading, tokenizer, self.max_length, told)
+            text = training_text(reading, tokenizer, self.maker(tokenizer), told)
         finally:
             self.progress.close()
         for line in text.known.facts.get("ledger_summary", []):
@@ -320,9 +320,9 @@ class Run:
 
     def data_facts(self, stores: dict[str, TokenStore], train: TokenStore, tokenizer: Tokenizer) -> dict[str, Any]:
         """What the report says of the data."""
-        given = (self.max_length, self.recipe.data.long, self.entities.writer(tokenizer))
+        maker = self.maker(tokenizer)
         facts: dict[str, Any] = {
-            "splits": {name: length_facts(store, *given) for name, store in stores.items()},
+            "splits": {name: length_facts(store, maker) for name, store in stores.items()},
             "lengths": length_histogram(train, self.max_length),
             **self.words.facts,
             **self.entities.facts,

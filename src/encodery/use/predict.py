@@ -153,7 +153,7 @@ class Predictor:
         """Batches of a tokenised store, in order."""
         maker = self.trained.maker()
         budget = rounded_budget(self.batch_tokens, maker.max_length)
-        lengths = sample_lengths(store, maker.max_length, maker.long, maker.around, maker.writer)
+        lengths = sample_lengths(store, maker)
         if lengths.sum() < budget:
             # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
             maker = replace(maker, max_length=min(maker.max_length, int(lengths.max(initial=4))))

@@ -138,9 +138,9 @@ def _masked(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
 
 
 def _facts(predictor: Predictor, held: HeldRows) -> dict[str, Any]:
-    limit, task = predictor.trained.model.config.encoder.max_length, predictor.trained.task
+    limit = predictor.trained.model.config.encoder.max_length
     facts: dict[str, Any] = {
-        "splits": {"scored": length_facts(held.store, limit, task.long, predictor.trained.writer())},
+        "splits": {"scored": length_facts(held.store, predictor.trained.maker())},
         "lengths": length_histogram(held.store, limit),
         "bad_rows": [
             {"where": ", ".join(found["places"][:5]), "why": f"{kind} ({found['count']:,})"}
