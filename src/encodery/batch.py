@@ -152,7 +152,8 @@ class Batch:
 
     `values` holds at least `ids` (P,) for text; `truth` holds what the loss compares with: `label` (N, ...), or
     after masking `at` and `target` (M,). `uids` and `parts` (N,) say which row and which window of it each
-    document is.
+    document is. `target`, where texts are to be written, is what a decoder reads: document n of it belongs to document n
+    of this batch, and its own `truth["target"]` is the token that follows at each position.
     """
 
     values: dict[str, Tensor]
@@ -160,6 +161,7 @@ class Batch:
     truth: dict[str, Tensor] = field(default_factory=dict)
     uids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     parts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    target: Batch | None = None
 
     def to(self, device: torch.device) -> Batch:
         if self.layout.document.device == device:
@@ -169,6 +171,7 @@ class Batch:
             values={name: value.to(device, non_blocking=True) for name, value in self.values.items()},
             truth={name: value.to(device, non_blocking=True) for name, value in self.truth.items()},
             layout=self.layout.to(device),
+            target=None if self.target is None else self.target.to(device),
         )
 
 
@@ -196,7 +199,9 @@ class Output:
     `balance` comes from the States. `links` (2 T, E) scores each of E entities as the missing part of T triples: their
     tails first, then their heads (heads/links.py). `tokens` (P, K) are vectors of the positions themselves, for late
     interaction (heads/late_interaction.py). `scale` is the learned number that similarities are multiplied with.
-    `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py).
+    `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py). `copied` (2, P) are
+    the share that the vocabulary has in what a decoder writes next, and how likely copying gives the token that follows
+    (heads/decoder.py).
     """
 
     logits: Tensor | None = None
@@ -207,3 +212,4 @@ class Output:
     tokens: Tensor | None = None
     scale: Tensor | None = None
     spans: Tensor | None = None
+    copied: Tensor | None = None

@@ -19,6 +19,9 @@ def by_loop(pooling: Pooling, states: States) -> torch.Tensor:
             found.append(x[0])
         elif pooling.name == "mean":
             found.append(x.sum(0) / size)
+        elif pooling.name == "weighted":
+            weight = torch.arange(1.0, size + 1)
+            found.append((weight[:, None] * x).sum(0) / weight.sum())
         elif pooling.name == "max":
             found.append(torch.stack([x[:, channel].max() for channel in range(x.shape[1])]))
         else:
@@ -29,7 +32,7 @@ def by_loop(pooling: Pooling, states: States) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["first", "mean", "max", "attention"])
+@pytest.mark.parametrize("name", ["first", "mean", "weighted", "max", "attention"])
 def test_pooling_equals_a_loop_over_documents(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layout = layout_of(ROWS, 10)
@@ -57,7 +60,7 @@ def test_a_neighbour_with_far_larger_scores_leaves_attention_pooling_alone() -> 
     torch.testing.assert_close(pooling(States(vectors, layout))[:, 1], expected)
 
 
-@pytest.mark.parametrize("name", ["mean", "max", "attention", "first"])
+@pytest.mark.parametrize("name", ["mean", "weighted", "max", "attention", "first"])
 def test_pooling_has_the_gradients_of_the_loop(name: str) -> None:
     torch.manual_seed(1)
     layout = layout_of(ROWS, 10)

@@ -6,7 +6,7 @@ from typing import Literal
 
 NormName = Literal["layernorm", "rmsnorm", "batchnorm"]
 ActivationName = Literal["relu", "gelu", "gelu_tanh", "silu", "geglu", "geglu_tanh", "swiglu"]
-PoolingName = Literal["first", "mean", "max", "attention"]
+PoolingName = Literal["first", "mean", "weighted", "max", "attention"]
 
 
 def is_gated(activation: ActivationName) -> bool:

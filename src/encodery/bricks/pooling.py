@@ -25,9 +25,11 @@ def sum_by_owner(x_PD: Tensor, owner_P: Tensor, owners: int) -> Tensor:
 class Pooling(nn.Module):
     """States (P, D) -> one vector a document (N, D), in float32.
 
-    `first` takes the vector of the first token, `mean` the average, `max` the largest value of each channel, and
-    `attention` an average weighted by a learned score (Yang et al. 2016, HAN, equations 5 to 7). With `hidden` the
-    score is read from a hidden layer with tanh, as there; without, from the vector itself.
+    `first` takes the vector of the first token, `mean` the average, `weighted` an average in which the i-th token
+    counts i times (Muennighoff 2022, SGPT, section 3.1.1: where each token sees only those before it, later ones know
+    more), `max` the largest value of each channel, and `attention` an average weighted by a learned score (Yang et al.
+    2016, HAN, equations 5 to 7). With `hidden` the score is read from a hidden layer with tanh, as there; without, from
+    the vector itself.
     """
 
     def __init__(self, name: PoolingName, width: int, *, hidden: bool = False) -> None:
@@ -43,6 +45,10 @@ class Pooling(nn.Module):
             return x_PD[layout.starts].float()
         if self.name == "mean":
             return sum_by_document(x_PD, layout) / layout.lengths[:, None]
+        if self.name == "weighted":
+            weight_P = layout.position.float() + 1
+            summed = sum_by_document(x_PD.float() * weight_P[:, None], layout)
+            return summed / sum_by_document(weight_P, layout)[:, None]
         if self.name == "max":
             index = (layout.document + 1)[:, None].expand_as(x_PD)
             lowest = torch.full((layout.documents + 1, x_PD.shape[1]), -torch.inf, device=x_PD.device)
