@@ -152,8 +152,8 @@ class Batch:
 
     `values` holds at least `ids` (P,) for text; `truth` holds what the loss compares with: `label` (N, ...), or
     after masking `at` and `target` (M,). `uids` and `parts` (N,) say which row and which window of it each
-    document is. `target`, where texts are to be written, is what a decoder reads: document n of it belongs to document n
-    of this batch, and its own `truth["target"]` is the token that follows at each position.
+    document is. `target`, where texts are to be written, is what a decoder reads: its document n belongs to document n of
+    this batch, and its own `truth["target"]` is the token that follows at each position.
     """
 
     values: dict[str, Tensor]
@@ -199,9 +199,9 @@ class Output:
     `balance` comes from the States. `links` (2 T, E) scores each of E entities as the missing part of T triples: their
     tails first, then their heads (heads/links.py). `tokens` (P, K) are vectors of the positions themselves, for late
     interaction (heads/late_interaction.py). `scale` is the learned number that similarities are multiplied with.
-    `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py). `copied` (2, P) are
-    the share that the vocabulary has in what a decoder writes next, and how likely copying gives the token that follows
-    (heads/decoder.py).
+    `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py). `copied` (2, P)
+    are the share that the vocabulary has in what a decoder writes next, and how likely copying gives the token that
+    follows (heads/decoder.py).
     """
 
     logits: Tensor | None = None

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encodery.batch import Layout
+from encodery.batch import Layout, States
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
@@ -24,6 +24,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.encoders.past import Past
 from encodery.encoders.pattern_rules import Pattern
 from encodery.encoders.scores import Score, attend_by_scores, dot_score
+from encodery.encoders.source import HeldSource
 from encodery.encoders.watch import Watch
 
 
@@ -32,7 +33,8 @@ class Pass:
     """What all blocks of one forward pass share: the layout, what is known about positions, and what is collected.
 
     `angles` are those of blocks that look at whole documents, `near_angles` those of the others. `distances` (2R, D)
-    are the vectors of DeBERTa's distances. `past` is what was read before, where texts go on. `balance` takes how unevenly each block used its experts.
+    are the vectors of DeBERTa's distances. `balance` takes how unevenly each block used its experts. `past` is what was
+    read before, where texts go on; `source` what a decoder looks at beside its own text.
     """
 
     layout: Layout
@@ -44,6 +46,7 @@ class Pass:
     watch: Watch | None = None
     balance: list[Tensor] = field(default_factory=list)
     past: Past | None = None
+    source: States | HeldSource | None = None
 
 
 class Attention(nn.Module):

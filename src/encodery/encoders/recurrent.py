@@ -99,8 +99,8 @@ class RecurrentLayer(nn.Module):
         """The next tokens of the texts of `past`, as many for each (N * T, D), from the states that it keeps."""
         x_NTD = self.norm(x_PD).view(past.rows, -1, x_PD.shape[1]).float()
         with torch.autocast(x_PD.device.type, enabled=False):
-            kept = tuple(state.transpose(0, 1) for state in past.kept.get(number, ()))
-            found, states = self.cell(x_NTD, (kept if len(kept) > 1 else kept[0]) if kept else None)
+            kept = [state.transpose(0, 1) for state in past.kept.get(number, ())]
+            found, states = self.cell(x_NTD, tuple(kept) if len(kept) == 2 else next(iter(kept), None))
         states = states if isinstance(states, tuple) else (states,)
         past.kept[number] = tuple(state.transpose(0, 1) for state in states)  # texts first
         found = found.reshape(len(x_PD), -1).to(x_PD.dtype)

@@ -27,6 +27,7 @@ from encodery.encoders.halving import halved, spread
 from encodery.encoders.knowledge import Fusion, fusion_costs
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.past import Past
+from encodery.encoders.source import HeldSource
 from encodery.encoders.watch import Watch
 
 __all__ = ["Block", "Transformer", "TransformerConfig"]
@@ -189,12 +190,16 @@ class Transformer(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=self.config.depth, generator=generator)
 
-    def forward(self, states: States, at: Tensor | None = None, watch: Watch | None = None) -> States:
+    def forward(
+        self, states: States, at: Tensor | None = None, watch: Watch | None = None, source: States | None = None
+    ) -> States:
         """All positions, or with `at` (M,) only these: vectors (M, D). The last block then works for them alone, which
-        spares masked-word training most of its cost: 85 % of the vectors would be thrown away."""
+        spares masked-word training most of its cost: 85 % of the vectors would be thrown away. `source` is for blocks
+        that look at one (heads/decoder.py)."""
         config, layout = self.config, states.layout
         x_PD = self.entered(states.vectors, layout)
         run = self.begin(layout, compute_dtype(x_PD), watch)
+        run.source = source
         if watch is not None:
             watch.keep(x_PD, layout)
         last = config.depth - 1
@@ -221,13 +226,13 @@ class Transformer(nn.Module):
         balance = torch.stack(run.balance).mean() if run.balance else None
         return States(normed(self.output_norm, x_PD, real), layout, balance=balance)
 
-    def advance(self, x_PD: Tensor, past: Past) -> Tensor:
+    def advance(self, x_PD: Tensor, past: Past, source: HeldSource | None = None) -> Tensor:
         """The next tokens of the texts of `past`, as many for each (N * T, D); they see all that was read before, and
         are kept with it. Only a causal stack can go on so."""
         config, layout = self.config, past.layout(len(x_PD))
         assert config.pattern == "causal", "tokens that were read before would have to see those to come"
         x_PD = self.entered(x_PD, layout)
-        run = replace(self.begin(layout, compute_dtype(x_PD), None), past=past)
+        run = replace(self.begin(layout, compute_dtype(x_PD), None), past=past, source=source)
         for layer in range(config.depth):
             x_PD = self.blocks[layer * config.blocks // config.depth](x_PD, run, layer)
         past.length += layout.length
