@@ -152,8 +152,8 @@ class Batch:
 
     `values` holds at least `ids` (P,) for text; `truth` holds what the loss compares with: `label` (N, ...), or
     after masking `at` and `target` (M,). `uids` and `parts` (N,) say which row and which window of it each
-    document is. `target`, where texts are to be written, is what a decoder reads: its document n belongs to document n of
-    this batch, and its own `truth["target"]` is the token that follows at each position.
+    document is. `target`, where texts are to be written, is what a decoder reads: its document n belongs to document n
+    of this batch, and its own `truth["target"]` is the token that follows at each position.
     """
 
     values: dict[str, Tensor]
