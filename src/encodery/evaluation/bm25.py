@@ -64,7 +64,8 @@ class BM25:
         idf = np.log1p((len(counted) - known_in + 0.5) / (known_in + 0.5))
         norm = k1 * (1 - b + b * length_D / max(length_D.mean(), 1e-12))
         weight = idf[column] * often / (often + norm[row])
-        self._weights = csr_matrix((weight, (row, column)), shape=(len(counted), max(1, len(self.vocabulary))))
+        self._words = max(1, len(self.vocabulary))
+        self._weights = csr_matrix((weight, (row, column)), shape=(len(counted), self._words))
 
     def scores(self, queries: Sequence[str]) -> NDArray[np.float64]:
         """Every document for every query, (queries, documents); 0 where they share no word."""
@@ -75,5 +76,5 @@ class BM25:
                     rows.append(place)
                     columns.append(self.vocabulary[word])
                     counts.append(float(count))
-        asked = csr_matrix((counts, (rows, columns)), shape=(len(queries), self._weights.shape[1]))
+        asked = csr_matrix((counts, (rows, columns)), shape=(len(queries), self._words))
         return np.asarray((asked @ self._weights.T).todense())

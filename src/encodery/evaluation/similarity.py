@@ -33,7 +33,7 @@ def tfidf_cosines(known: Sequence[str], first: Sequence[str], second: Sequence[s
     texts in `known`; words as in BM25."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    model = TfidfVectorizer(analyzer=words_of).fit(known)
+    model = TfidfVectorizer(analyzer=words_of).fit(known)  # pyright: ignore[reportArgumentType]
     a, b = model.transform(first), model.transform(second)  # each row has length 1
     return np.asarray(a.multiply(b).sum(axis=1)).ravel()
 

@@ -41,12 +41,12 @@ class _Compared(Config):
 
 
 class EmbedConfig(_Compared):
-    """Vectors of texts that belong together (data.pair, data.negatives), or are as close as a number says (data.label)."""
+    """Vectors of texts that belong together (data.pair, data.negatives), or are as close as data.label says."""
 
     kind: Literal["embed"] = "embed"
     loss: EmbedLoss = "infonce"
-    """infonce: the second text among those of all rows of the batch; cosine: the number itself by squared error; cosent:
-    the order of the numbers; pearson: correlation with the numbers."""
+    """infonce: the second text among those of all rows of the batch; cosine: the number itself by squared error;
+    cosent: the order of the numbers; pearson: correlation with the numbers."""
     late: bool = False
     """Late interaction (ColBERT): a vector for each token, of `width` numbers (128 when not said)."""
     heads: Literal["one", "two"] = "one"

@@ -1,8 +1,8 @@
 """One loss over the vectors of many batches, with the memory of one batch: gradient caching (Gao et al. 2021).
 
-All batches are encoded without a graph; the loss looks at all vectors together, and its gradient by each vector is kept;
-then each batch is encoded again, with a graph and the same dropout, and sent backward from the gradients of its vectors.
-The gradients are those of one batch as large as all of them.
+All batches are encoded without a graph; the loss looks at all vectors together, and its gradient by each vector is
+kept; then each batch is encoded again, with a graph and the same dropout, and sent backward from the gradients of its
+vectors. The gradients are those of one batch as large as all of them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def joint_gradients(
 ) -> Loss:
     """Add the gradients of the joint loss of `batches` to the model's; returns that loss.
 
-    `seeds` are one for each batch: dropout follows from them. With one batch there is nothing to save, and it is encoded
-    once. When the loss is not finite no gradient is added.
+    `seeds` are one for each batch: dropout follows from them. With one batch there is nothing to save, and it is
+    encoded once. When the loss is not finite no gradient is added.
     """
     if len(batches) == 1:
         output = _encoded(model, batches[0], seeds[0], autocast)
