@@ -100,7 +100,7 @@ def test_sentences_move_as_wholes() -> None:
 
 
 def test_spans_as_t5_draws_them() -> None:
-    """15 % of the tokens in spans of 3 on average, exactly: 77 tokens and 26 spans of 512 (its own example of sizes)."""
+    """15 % of the tokens in spans of 3 on average, exactly: 77 tokens and 26 spans of 512."""
     for seed in range(20):
         gone = corrupted_spans(512, share=0.15, mean=3.0, rng=np.random.default_rng(seed))
         assert gone.sum() == 77 and not gone[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -172,8 +173,8 @@ def with_sentinels(ids: np.ndarray, gone: np.ndarray, sentinels: np.ndarray) -> 
 
 def without_sentinels(source: np.ndarray, target: np.ndarray, sentinels: np.ndarray) -> np.ndarray:
     """Undoes `with_sentinels`: the document from its source and target."""
-    marks = np.flatnonzero(np.isin(target, sentinels))
-    taken = [target[begin + 1 : end] for begin, end in zip(marks[:-1], marks[1:])]
+    marks = np.flatnonzero(np.isin(target, sentinels)).tolist()
+    taken = [target[begin + 1 : end] for begin, end in pairwise(marks)]
     pieces, runs = [], iter(taken)
     for number in source.tolist():
         pieces.append(next(runs) if number in sentinels else np.array([number]))

@@ -1,0 +1,34 @@
+"""Readouts that look at a batch in a way of their own: how they ask the model for vectors, what is kept of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from encodery.batch import Batch, Output, States
+from encodery.encoders.watch import Watch
+
+
+class Encode(Protocol):
+    """A model up to its readout: Batch -> States."""
+
+    def __call__(
+        self, batch: Batch, at: Tensor | None = None, *, watch: Watch | None = None, words: Tensor | None = None
+    ) -> States:
+        """Vectors in context (P, D), or with `at` (M,) of these positions alone (M, D). `words` (P, E) are vectors to
+        enter the encoder with instead of those that the frontend has for the ids."""
+        ...
+
+
+class OwnPass(nn.Module):
+    """A readout that decides itself what the encoder reads, and how often. Parts of it may serve learning alone."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights from the generator."""
+        raise NotImplementedError
+
+    def run(self, encode: Encode, batch: Batch) -> Output:
+        """The answer for a batch; `encode` gives vectors of it, or of another batch that was made from it."""
+        raise NotImplementedError
