@@ -56,8 +56,8 @@ class Detected:
 
 
 def parse(tag: str) -> tuple[str, str]:
-    """(letter, label) of a tag of a scheme; the letter is one of O B I E S (M is I, L is E, U is S). What is no tag of a
-    scheme is as O."""
+    """(letter, label) of a tag of a scheme; the letter is one of O B I E S (M is I, L is E, U is S). What is no tag of
+    a scheme is as O."""
     if tag == OUTSIDE or _SHAPE.fullmatch(tag) is None:
         return OUTSIDE, ""
     return _LETTERS[tag[0]], tag[2:]
@@ -77,7 +77,7 @@ def write(letter: str, label: str, scheme: SchemeName) -> str:
 
 
 def misfits(tags: Sequence[str], scheme: SchemeName) -> list[Misfit]:
-    """Every tag that does not fit the scheme: a letter it does not have, or one that cannot follow what is before it."""
+    """Every tag that does not fit the scheme: a letter it does not have, or one that cannot stand there."""
     if scheme == "none":
         return []
     found: list[Misfit] = []
@@ -127,8 +127,8 @@ def allowed(names: Sequence[str], scheme: SchemeName) -> tuple[np.ndarray, np.nd
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """The spans that tags of any scheme mark, read as CoNLL's conlleval does, so that tags that do not fit lose nothing:
-    a span begins with B or S, after one that ended, and wherever the label changes; it ends with E or S."""
+    """The spans that tags of any scheme mark, read as CoNLL's conlleval does, so that tags that do not fit lose nothing.
+    A span begins with B or S, after one that ended, and wherever the label changes; it ends with E or S."""
     found: list[Span] = []
     begin, label = -1, ""
     for place, tag in enumerate(tags):
@@ -191,7 +191,7 @@ def detect(sequences: Iterable[Sequence[str]]) -> Detected:
     letters = {tag[0] for tag in shaped}
     # Bare letters are tags of a scheme only where they make sense together: a set of parts of speech may have an S.
     bare = {tag for tag in shaped if len(tag) == 1}
-    sensible = not bare or bare == letters and "B" in bare
+    sensible = not bare or (bare == letters and "B" in bare)
     if not shaped or unread > TYPING_ERRORS * (total - counts_of[OUTSIDE]) or not sensible:
         return Detected("none", total, 0)
     candidates: tuple[SchemeName, ...] = ("bio", "iob1")

@@ -146,16 +146,14 @@ def _cut(piece: str, part: tuple[int, int], endings: tuple[str, ...]) -> list[tu
 
 
 def unspaced_words(words: Sequence[str]) -> bool:
-    """Whether words are written without spaces between them: most of their letters belong to such a script."""
-    letters = unspaced = 0
+    """Whether words are written without spaces between them: they have more characters of such a script than there are
+    words of others."""
+    spaced = unspaced = 0
     for word in words:
-        for char in word:
-            if is_unspaced(char) or _FULL_WIDTH.match(char):
-                unspaced += 1
-                letters += 1
-            elif char.isalpha():
-                letters += 1
-    return unspaced * 2 > letters
+        own = sum(is_unspaced(char) or _FULL_WIDTH.match(char) is not None for char in word)
+        unspaced += own
+        spaced += not own and any(map(str.isalpha, word))
+    return unspaced > spaced
 
 
 def join(words: Sequence[str]) -> tuple[str, np.ndarray]:

@@ -1,0 +1,438 @@
+"""Tags of the words or characters of a row: read from its columns, settled in one scheme, laid at the tokens."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from encodery.data import ledger
+from encodery.data.fields import BadField
+from encodery.data.tags import OUTSIDE, SchemeName, Span, convert, detect, misfits, spans_of, tags_of, write_spans
+from encodery.data.units import Placed, RuleLearner, UnitRule, join, place
+
+if TYPE_CHECKING:
+    from encodery.data.rows import Row
+    from encodery.data.tokenizers import Encoded, Tokenizer
+
+PLACES_KEPT = 5
+NOT_TAGGED = 1
+"""In the array: a unit begins here, and its tag is not known. Tag number n stands as n + 2; 0 is no unit."""
+_START, _STOP, _LABEL = ("start",), ("stop", "end"), ("label", "entity", "type", "tag")
+_ROW_SHAPE = '"tokens": ["Peter", "left"], "tags": ["B-PER", "O"]'
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What a row says of its text: `offsets` (U, 2) are its words in characters (none where the row has a plain text
+    and spans), `tags` one a word, `spans` stretches of characters."""
+
+    offsets: np.ndarray | None = None
+    tags: tuple[str, ...] | None = None
+    spans: tuple[Span, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Tagset:
+    """How tags are told and learned: everything that is needed to read numbers as tags again.
+
+    `given` is the scheme of the data, `scheme` the one that is learned; `names` are its tags in the order of their
+    numbers; `commonest` stands for units that no token stands for.
+    """
+
+    given: SchemeName
+    scheme: SchemeName
+    units: Literal["words", "characters"]
+    names: tuple[str, ...] = ()
+    rule: UnitRule = field(default_factory=UnitRule)
+    commonest: str = OUTSIDE
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Tagset:
+        """From the facts of a store, or from what was kept with a model."""
+        names = tuple(facts["names"])
+        rule = UnitRule.from_dict(facts["rule"])
+        return cls(facts["given"], facts["scheme"], facts["units"], names, rule, facts["commonest"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, to be kept with a model."""
+        return {
+            "given": self.given,
+            "scheme": self.scheme,
+            "units": self.units,
+            "names": list(self.names),
+            "rule": self.rule.to_dict(),
+            "commonest": self.commonest,
+        }
+
+    def units_of(self, tagged: Tagged | None, text: str) -> np.ndarray:
+        """Where the units of a text stand, (U, 2): the row's own words, or what the rule finds."""
+        if self.units == "words" and tagged is not None and tagged.offsets is not None:
+            return tagged.offsets
+        return self.rule.find(text)
+
+    def settle(self, tagged: Tagged, text: str) -> tuple[np.ndarray, list[str]]:
+        """The units (U, 2) of a tagged text and their tags in the scheme that is learned."""
+        units = self.units_of(tagged, text)
+        if self.scheme == "none":
+            assert tagged.tags is not None
+            return units, list(tagged.tags)
+        if tagged.spans is None and self.units == "words":
+            assert tagged.tags is not None
+            return units, convert(tagged.tags, self.scheme)
+        return units, write_spans(spans_at(units, self.stretches(tagged)), len(units), self.scheme)
+
+    def stretches(self, tagged: Tagged) -> list[Span]:
+        """The spans of a row in characters of its text."""
+        if tagged.spans is not None:
+            return list(tagged.spans)
+        assert tagged.offsets is not None
+        if tagged.tags is None:
+            found = [Span(number, number + 1, "") for number in range(len(tagged.offsets))]
+        elif self.given == "none":
+            found = [Span(number, number + 1, tag) for number, tag in enumerate(tagged.tags)]
+        else:
+            found = spans_of(tagged.tags)
+        edges = tagged.offsets
+        return [Span(int(edges[one.start, 0]), int(edges[one.stop - 1, 1]), one.label) for one in found]
+
+    def group_tags(self, tags: list[str], placed: Placed) -> list[str]:
+        """The tags of the groups of units that share their first token, (G,)."""
+        first = np.zeros(placed.token.size, dtype=np.int64)
+        numbers = np.flatnonzero(placed.group >= 0)[::-1]
+        first[placed.group[numbers]] = numbers  # of several the first stays
+        if self.scheme == "none" or placed.token.size == len(tags):
+            return [tags[number] for number in first.tolist()]
+        group = placed.group
+        spans: list[Span] = []
+        for span in spans_of(tags):
+            inside = group[span.start : span.stop]
+            inside = inside[inside >= 0]
+            begin = max(int(inside[0]), spans[-1].stop if spans else 0) if inside.size else 0
+            if inside.size and begin <= inside[-1]:
+                spans.append(Span(begin, int(inside[-1]) + 1, span.label))
+        return write_spans(spans, placed.token.size, self.scheme)
+
+    def unit_tags(self, tags: list[str], placed: Placed) -> list[str]:
+        """The tags of all units (U,) from those of their groups: `group_tags` the other way."""
+        group = placed.group
+        if self.scheme == "none":
+            return [tags[number] if number >= 0 else self.commonest for number in group.tolist()]
+        spans: list[Span] = []
+        for span in spans_of(tags):
+            inside = np.flatnonzero((group >= span.start) & (group < span.stop))
+            spans.append(Span(int(inside[0]), int(inside[-1]) + 1, span.label))
+        return write_spans(spans, group.size, self.scheme)
+
+
+def spans_at(units: np.ndarray, stretches: Sequence[Span]) -> list[Span]:
+    """Stretches of characters as spans of units; one that begins or ends inside of a unit takes all of it."""
+    found: list[Span] = []
+    for start, stop, label in sorted(stretches):
+        begin = int(np.searchsorted(units[:, 1], start, "right"))
+        end = int(np.searchsorted(units[:, 0], stop, "left"))
+        begin = max(begin, found[-1].stop if found else 0)
+        if begin < end:
+            found.append(Span(begin, end, label))
+    return found
+
+
+@dataclass(frozen=True)
+class TagField:
+    """The Field of token tagging (data/fields.py)."""
+
+    texts_in: tuple[str, ...]
+    tags_in: str | None = None
+    spans_in: str | None = None
+    scheme: SchemeName | Literal["auto"] = "auto"
+    learned: Literal["same", "bio", "bioes", "bmes"] = "same"
+    units: Literal["words", "characters"] = "words"
+    name: str = "tags"
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """The columns of tags and of spans."""
+        pairs = (("tags", self.tags_in), ("spans", self.spans_in))
+        return tuple((word, column) for word, column in pairs if column is not None)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None: it has no texts of its own."""
+        return None
+
+    def key(self) -> object:
+        """Part of the name of token caches."""
+        return (1, self.columns, self.scheme, self.learned, self.units)
+
+    def text(self, value: Mapping[str, Any]) -> str | None:
+        """A list of words as one text."""
+        words = self._words(value)
+        return None if words is None else join(words)[0]
+
+    def read(self, value: Mapping[str, Any], text: str) -> Tagged:
+        """What the row says of its text. Raises BadField."""
+        words = self._words(value)
+        if self.spans_in is not None:
+            return Tagged(None, None, read_spans(value.get(self.spans_in), value, text))
+        if self.tags_in is None:
+            if words is None:
+                raise BadField(ledger.BAD_TAGS, "the text is no list of words, and the row has neither tags nor spans")
+            return Tagged(join(words)[1])
+        if self.tags_in not in value:
+            there = ", ".join(repr(name) for name in value)
+            raise BadField(ledger.MISSING_TAGS, f"no '{self.tags_in}'; the row has {there}")
+        tags = _tags(value[self.tags_in])
+        offsets = join(words)[1] if words is not None else _offsets(text, len(tags))
+        if len(offsets) != len(tags):
+            raise BadField(ledger.BAD_TAGS, f"{len(offsets)} words but {len(tags)} tags")
+        if self.scheme not in ("auto", "none") and (wrong := misfits(tags, self.scheme)):
+            more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise BadField(ledger.BAD_TAGS, f"tag {wrong[0].place + 1}: {wrong[0].why}{more}")
+        return Tagged(offsets, tags)
+
+    def gatherer(self, known: Mapping[str, Any] | None) -> TagGatherer:
+        """For one store."""
+        return TagGatherer(self, known)
+
+    def _words(self, value: Mapping[str, Any]) -> list[str] | None:
+        """The words of a row whose text is a list of them."""
+        given = next((value[name] for name in self.texts_in if name in value), None)
+        if isinstance(given, str) and self.spans_in is None and given.lstrip().startswith('["'):
+            given = _parsed(given)
+        if isinstance(given, np.ndarray):
+            given = given.tolist()
+        if not isinstance(given, list | tuple):
+            return None
+        words = []
+        for number, word in enumerate(given):
+            clean = str(word).replace("\x00", "") if isinstance(word, str | int | float) else ""
+            clean = clean.removeprefix("\ufeff").strip()
+            if not clean:
+                raise BadField(ledger.BAD_TAGS, f"word {number + 1} is {word!r:.40}, not a word")
+            words.append(clean)
+        if not words:
+            raise BadField(ledger.EMPTY_TEXT, "a list without words")
+        return words
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _tags(given: Any) -> tuple[str, ...]:
+    """A list of tags, one as JSON, or tags with spaces between them."""
+    if isinstance(given, str):
+        parsed = _parsed(given) if given.lstrip().startswith("[") else given
+        given = parsed.split() if isinstance(parsed, str) else parsed
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if not isinstance(given, list | tuple):
+        raise BadField(ledger.BAD_TAGS, f"the tags are a {type(given).__name__}, not a list")
+    for number, tag in enumerate(given):
+        if not isinstance(tag, str | int) or isinstance(tag, bool) or not str(tag).strip():
+            raise BadField(ledger.BAD_TAGS, f"tag {number + 1} is {tag!r:.40}, not a tag")
+    return tuple(str(tag).strip() for tag in given)
+
+
+def _offsets(text: str, tags: int) -> np.ndarray:
+    """The words of a plain text: what stands between spaces, or each character when there are as many as tags."""
+    words = UnitRule("spaces").find(text)
+    if len(words) == tags:
+        return words
+    characters = np.array([(at, at + 1) for at, char in enumerate(text) if not char.isspace()], dtype=np.int64)
+    if len(characters) == tags:
+        return characters
+    raise BadField(
+        ledger.BAD_TAGS, f"{len(words)} words with spaces between them ({len(characters)} characters) but {tags} tags"
+    )
+
+
+def read_spans(given: Any, row: Mapping[str, Any], text: str) -> tuple[Span, ...]:
+    """[[start, stop, "label"], ...] or [{"start", "stop" or "end", "label"}, ...], checked against the text. Raises
+    BadField."""
+    if isinstance(given, str):
+        given = _parsed(given) if given.strip() else []
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if given is None:
+        given = []
+    if not isinstance(given, list | tuple):
+        raise BadField(ledger.BAD_SPANS, f"the spans are a {type(given).__name__}, not a list")
+    spans: list[Span] = []
+    for one in given:
+        start, stop, label = _span(one)
+        if not 0 <= start < stop <= len(text):
+            raise BadField(ledger.BAD_SPANS, f"{one!s:.60} lies outside of the text ({len(text)} characters)")
+        if isinstance(one, Mapping) and isinstance(one.get("text"), str) and one["text"] != text[start:stop]:
+            raise BadField(ledger.BAD_SPANS, f"{one!s:.60}: the text has {text[start:stop]!r:.40} there")
+        if not text[start:stop].strip():
+            raise BadField(ledger.BAD_SPANS, f"{one!s:.60} holds white space alone")
+        spans.append(Span(start, stop, label))
+    del row
+    spans.sort()
+    for before, after in pairwise(spans):
+        if after.start < before.stop:
+            raise BadField(ledger.BAD_SPANS, f"{list(before)} and {list(after)} overlap")
+    return tuple(spans)
+
+
+def _span(one: Any) -> tuple[int, int, str]:
+    if isinstance(one, Mapping):
+        parts = [next((one[name] for name in names if name in one), None) for names in (_START, _STOP, _LABEL)]
+    else:
+        parts = list(one) if isinstance(one, list | tuple) else []
+    if len(parts) == 3:
+        start, stop, label = parts
+        whole = isinstance(start, int) and isinstance(stop, int) and not isinstance(start, bool)
+        if whole and isinstance(label, str | int) and str(label).strip():
+            return int(start), int(stop), str(label).strip()
+    raise BadField(ledger.BAD_SPANS, f"{one!s:.60} is not [start, stop, label]")
+
+
+@dataclass
+class TagCounts:
+    """What became of the tags of one store, for the report."""
+
+    units: int = 0
+    vanished: int = 0
+    shared: int = 0
+    lost_spans: int = 0
+    widened_spans: int = 0
+    unknown: int = 0
+    misfits: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts that are not 0, by what people are told; that of the units always."""
+        rest = {
+            "units without a token": self.vanished,
+            "units that share a token": self.shared,
+            "spans lost inside of tokens": self.lost_spans,
+            "spans that end inside of a unit": self.widened_spans,
+            "tags unknown to the training rows": self.unknown,
+            "tags mended that did not fit the scheme": self.misfits,
+        }
+        found: dict[str, Any] = {"units": self.units, **{name: count for name, count in rest.items() if count}}
+        return found | ({"at": self.places} if self.places else {})
+
+
+class TagGatherer:
+    """Numbers the tags of one store and lays them at the first tokens of their units."""
+
+    def __init__(self, wanted: TagField, known: Mapping[str, Any] | None) -> None:
+        self.field = wanted
+        self.tagset = None if known is None else Tagset.from_dict(known)
+        self.fixed = known is not None
+        self.numbers: dict[str, int] = {}
+        if self.tagset is not None:
+            self.numbers = {name: number for number, name in enumerate(self.tagset.names)}
+        self.labels: dict[str, None] = {}
+        self.tag_counts: Counter[str] = Counter()
+        self.counts = TagCounts()
+        self.learner = RuleLearner()
+
+    def texts(self, rows: Sequence[Row]) -> list[list[str]] | None:
+        """None: tags are no texts."""
+        del rows
+        return None
+
+    def arrays(self, rows: Sequence[Row], encoded: Sequence[Sequence[Encoded]]) -> dict[str, np.ndarray]:
+        """`tags`: for every token 0, or what stands at the first token of a unit: NOT_TAGGED, or number + 2."""
+        if self.tagset is None:
+            self.tagset = self._settled(rows)
+        parts: list[np.ndarray] = []
+        for row, texts in zip(rows, encoded):
+            parts.append(self._row(row, texts[0]))
+            parts += [np.zeros(other.ids.size, dtype=np.int32) for other in texts[1:]]
+        return {self.field.name: np.concatenate(parts) if parts else np.zeros(0, np.int32)}
+
+    def facts(self) -> dict[str, Any]:
+        """The Tagset as plain data, `labels`, and counts."""
+        tagset = self.tagset or self._settled(())
+        labels = sorted(self.labels)
+        if not self.fixed:
+            rule = self.learner.rule() if self._learns_rule() else tagset.rule
+            names = list(self.numbers)
+            if tagset.scheme != "none":
+                names += [tag for tag in tags_of(labels, tagset.scheme) if tag not in self.numbers]
+            commonest = OUTSIDE if tagset.scheme != "none" else max(names, key=self.tag_counts.__getitem__, default="")
+            tagset = Tagset(tagset.given, tagset.scheme, tagset.units, tuple(names), rule, commonest)
+        return {
+            **tagset.to_dict(),
+            "labels": labels,
+            "tag_counts": dict(self.tag_counts.most_common()),
+            "counts": self.counts.to_dict(),
+        }
+
+    def _settled(self, rows: Sequence[Row]) -> Tagset:
+        """The schemes, told by the first rows where the recipe leaves them open."""
+        wanted = self.field
+        given: SchemeName = "none"
+        if wanted.tags_in is not None:
+            tagged = (row.beside[wanted.name].tags for row in rows)
+            given = wanted.scheme if wanted.scheme != "auto" else detect(tags for tags in tagged if tags).scheme
+        elif wanted.spans_in is not None:
+            given = "bio"
+        scheme: SchemeName = "bio" if given == "iob1" else given
+        if given == "none" and wanted.units == "characters":
+            scheme = "bmes"  # every word is a span of its characters
+        if wanted.learned != "same" and scheme != "none":
+            scheme = wanted.learned
+        rule = UnitRule("characters") if wanted.units == "characters" else UnitRule("words", joined=False)
+        return Tagset(given, scheme, wanted.units, (), rule)
+
+    def _learns_rule(self) -> bool:
+        return self.field.units == "words" and self.field.spans_in is None and self.learner.words > 0
+
+    def _row(self, row: Row, encoded: Encoded) -> np.ndarray:
+        assert self.tagset is not None
+        tagset, counts = self.tagset, self.counts
+        tagged: Tagged = row.beside[self.field.name]
+        units, tags = tagset.settle(tagged, row.text)
+        if tagged.offsets is not None and not self.fixed:
+            self.learner.add([row.text[start:stop] for start, stop in tagged.offsets.tolist()])
+        if self.field.scheme == "auto" and tagged.tags and tagset.given != "none":
+            wrong = len(misfits(tagged.tags, tagset.given))
+            counts.misfits += wrong
+            if wrong and len(counts.places) < PLACES_KEPT:
+                counts.places.append(row.where)
+        placed = place(units, encoded.offsets)
+        group_tags = tagset.group_tags(tags, placed)
+        counts.units += len(units)
+        counts.vanished += placed.vanished
+        counts.shared += placed.shared
+        if tagset.scheme != "none":
+            self._count_spans(tagged, units, tags, group_tags)
+        self.tag_counts.update(tags)
+        found = np.zeros(encoded.ids.size, dtype=np.int32)
+        found[placed.token] = [self._number(tag) for tag in group_tags]
+        return found
+
+    def _count_spans(self, tagged: Tagged, units: np.ndarray, tags: list[str], group_tags: list[str]) -> None:
+        assert self.tagset is not None
+        spans = spans_of(tags)
+        self.labels.update(dict.fromkeys(span.label for span in spans))
+        self.counts.lost_spans += len(spans) - len(spans_of(group_tags))
+        if tagged.spans is not None or self.tagset.units == "characters":
+            edges = {(int(units[span.start, 0]), int(units[span.stop - 1, 1])) for span in spans}
+            self.counts.widened_spans += sum(
+                (one.start, one.stop) not in edges for one in self.tagset.stretches(tagged)
+            )
+
+    def _number(self, tag: str) -> int:
+        """What stands in the array."""
+        number = self.numbers.get(tag)
+        if number is None:
+            if self.fixed:
+                self.counts.unknown += 1
+                return NOT_TAGGED
+            number = self.numbers[tag] = len(self.numbers)
+        return number + 2
