@@ -1,0 +1,129 @@
+"""Documents of several sentences: where sentences begin, and pairs of their segments in the right order or not.
+
+next     the second segment follows the first, or comes from another document     BERT, Devlin et al. 2019, 3.1
+order    two neighbouring segments, in their order or swapped                     ALBERT, Lan et al. 2020, 3.1
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+PairsName = Literal["next", "order"]
+
+_QUOTES = "\"'”’»」』)\\]）】》"
+# A stop, what closes behind it, white space, and something that may begin a sentence: no small letter. Scripts that
+# write no spaces have stops of their own, which are never part of an abbreviation.
+_END = re.compile(
+    rf"(?:[.!?…]+[{_QUOTES}]*\s+(?=[^\s\W_a-zß-öø-ÿа-я]|[\"'“‘«「『(\[¿¡]))|(?:[。！？｡][{_QUOTES}]*\s*)|(?:[।॥؟۔]\s*)"
+)
+_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|Jr|Sr|Inc|Co|Ltd|e\.g|i\.e|U\.S)\.\s+$")
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Where sentences begin, in characters; the first at 0. A text of several lines has one a line; of others the end
+    is told by a simple rule: a stop before white space and no small letter, or one of a script without spaces."""
+    if "\n" in text.strip():
+        ends = [match.end() for match in re.finditer(r"\n+", text)]
+    else:
+        ends = [match.end() for match in _END.finditer(text)]
+        ends = [end for end in ends if not _ABBREVIATION.search(text[max(0, end - 12) : end])]
+    starts = [0]
+    for end in ends:  # one that would leave nothing to read on its left or right ends no sentence
+        if text[starts[-1] : end].strip() and text[end:].strip():
+            starts.append(end)
+    return starts
+
+
+def first_tokens(text: str, offsets: np.ndarray) -> np.ndarray:
+    """Which tokens begin a sentence, (n,) bool, from the place of each in the text, (n, 2); the first one does."""
+    begins = np.zeros(len(offsets), dtype=bool)
+    if begins.size:
+        found = np.searchsorted(np.asarray(offsets)[:, 0], sentence_starts(text), side="left")
+        begins[found[found < begins.size]] = True
+        begins[0] = True
+    return begins
+
+
+class Segment(NamedTuple):
+    """Tokens `start` to `stop` of a document."""
+
+    document: int
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class SegmentPair:
+    """Two segments, and whether the second `follows` the first. A document of one sentence gives one segment alone."""
+
+    first: Segment
+    second: Segment | None = None
+    follows: bool | None = None
+
+
+def segment_pairs(
+    begins: Sequence[np.ndarray], kind: PairsName, room: int, rng: np.random.Generator, *, short_share: float = 0.1
+) -> list[SegmentPair]:
+    """Pairs of neighbouring segments of at most about `room` tokens together, half of them not as they stood.
+
+    `begins` says of each document which of its tokens begin a sentence, (n,) bool. Sentences are gathered until the
+    room is full (for a `short_share` of the pairs: until a length drawn from 2 to the room), then cut in two between any two
+    of them. Of `next`, every other second segment is drawn from another document, and the sentences it takes the place
+    of begin the next pair, so that all text is read; of `order`, every other pair is swapped. Long sentences may make a
+    pair longer than the room: the caller cuts it.
+    """
+    edges = [np.append(np.flatnonzero(begin), begin.size) for begin in begins]
+    several = [number for number, edge in enumerate(edges) if edge.size > 1]
+    made: list[SegmentPair] = []
+    for document in several:
+        edge, at = edges[document], 0
+        while at < edge.size - 1:
+            target = int(rng.integers(2, room + 1)) if rng.random() < short_share else room
+            end = at + 1
+            while end < edge.size - 1 and edge[end] - edge[at] < target:
+                end += 1
+            if end - at < 2:
+                made.append(SegmentPair(Segment(document, int(edge[at]), int(edge[end]))))
+                at = end
+                continue
+            middle = int(rng.integers(at + 1, end))
+            first = Segment(document, int(edge[at]), int(edge[middle]))
+            second = Segment(document, int(edge[middle]), int(edge[end]))
+            wrong = bool(rng.random() < 0.5)
+            if wrong and kind == "order":
+                first, second = second, first
+            elif wrong and (other := _another(several, document, rng)) is not None:
+                second = _drawn(edges[other], other, target - first.size, rng)
+                end = middle
+            else:
+                wrong = False
+            made.append(SegmentPair(first, second, not wrong))
+            at = end
+    return made
+
+
+def _another(numbers: list[int], own: int, rng: np.random.Generator) -> int | None:
+    """One of the numbers that is not its own; None where there is no other."""
+    if len(numbers) < 2:
+        return None
+    while (found := numbers[int(rng.integers(len(numbers)))]) == own:
+        pass
+    return found
+
+
+def _drawn(edge: np.ndarray, document: int, target: int, rng: np.random.Generator) -> Segment:
+    """Sentences of a document from a random one on, until there are `target` tokens."""
+    at = int(rng.integers(edge.size - 1))
+    end = at + 1
+    while end < edge.size - 1 and edge[end] - edge[at] < target:
+        end += 1
+    return Segment(document, int(edge[at]), int(edge[end]))
