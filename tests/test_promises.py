@@ -106,7 +106,7 @@ FRONTENDS: list[dict[str, Any]] = [
 ]
 ENCODERS += [{"frontend": frontend} for frontend in FRONTENDS]
 ENCODERS += [changes for changes in NAMED.values() if changes not in ENCODERS]
-POOLINGS = ["first", "mean", "max", "attention"]
+POOLINGS = ["first", "mean", "weighted", "max", "attention"]
 LENGTHS = [13, 4, 1, 9, 16, 7, 2, 11]
 
 

@@ -155,7 +155,7 @@ def test_padding_tells_nothing(encoder: dict[str, Any]) -> None:
         np.testing.assert_allclose(numbers(model(given))[given["mask"]], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("pooling", ["first", "mean", "max", "attention"])
+@pytest.mark.parametrize("pooling", ["first", "mean", "weighted", "max", "attention"])
 def test_rows_of_padding_are_finite(pooling: str) -> None:
     found = numbers(model_of({**LABELS, "pooling": pooling})(rows((9, 0, 20, 0, 7, 13, 2, 5))))
     assert np.isfinite(found).all()

@@ -62,6 +62,7 @@ WAYS = {
     "mean": lambda states: states.mean(0),
     "cls": lambda states: states[0],
     "max": lambda states: states.max(0).values,
+    "weightedmean": lambda states: (torch.arange(1.0, len(states) + 1) @ states) / sum(range(len(states) + 1)),
 }
 
 

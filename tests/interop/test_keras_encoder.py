@@ -84,6 +84,7 @@ OPTIONS |= {name: row for name, row in NAMED.items() if row not in OPTIONS.value
 DENSE = [{"outputs": 12, "activation": name} for name in ("tanh", "gelu", "sigmoid", "relu", "silu")]
 READOUTS: dict[str, dict[str, Any]] = {
     **{f"logits, {name}": {"kind": "document", "pooling": name, "outputs": 3} for name in ("first", "mean", "max")},
+    "vector, weighted": {"kind": "vector", "pooling": "weighted"},
     "logits, attention, hidden": {"kind": "document", "pooling": "attention", "outputs": 3, "hidden": True},
     "vector, normalise": {"kind": "vector", "dense": [*DENSE, {"outputs": 5, "bias": False}]},
     "vector": {"kind": "vector", "pooling": "attention", "normalise": False},

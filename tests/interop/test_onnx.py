@@ -42,6 +42,7 @@ READOUTS: list[dict[str, Any]] = [
     {"kind": "document", "outputs": 1, "hidden": True},
     {"kind": "document", "outputs": 3, "ngrams": 3, "ngram_buckets": 512},
     {"kind": "vector", "pooling": "attention"},
+    {"kind": "vector", "pooling": "weighted"},
     {"kind": "vector", "normalise": False, "dense": [{"outputs": 7, "activation": "tanh"}]},
 ]
 KINDS = {"word": "masked", "document": "classify", "vector": "vectors"}

@@ -15,7 +15,7 @@ from encodery.errors import WeightsError
 from encodery.heads.options import DenseConfig, VectorReadoutConfig
 from encodery.interop.huggingface.folder import json_bytes, read_json, read_object, read_weights
 
-_POOLINGS: dict[str, PoolingName] = {"cls": "first", "mean": "mean", "max": "max"}
+_POOLINGS: dict[str, PoolingName] = {"cls": "first", "mean": "mean", "weightedmean": "weighted", "max": "max"}
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",

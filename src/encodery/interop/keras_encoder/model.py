@@ -71,8 +71,9 @@ class TextEmbedding(Part):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pooling(Part):
-    """Vectors (B, T, D) and a mask -> one vector a document (B, D): first, mean, max, or attention, an average weighted
-    by a learned score (Yang et al. 2016, HAN, equations 5 to 7, without its hidden layer). Zeros for rows of padding.
+    """Vectors (B, T, D) and a mask -> one vector a document (B, D): first, mean, weighted (the i-th token counts i
+    times; Muennighoff 2022), max, or attention, an average weighted by a learned score (Yang et al. 2016, HAN, equations
+    5 to 7, without its hidden layer). Zeros for rows of padding.
     """
 
     def __init__(self, kind: PoolingName, width: int, **more: Any) -> None:
@@ -94,6 +95,8 @@ class Pooling(Part):
         if self.kind == "max":
             found = ops.max(ops.where(real[..., None], x, -float("inf")), axis=1)
             return ops.where(ops.any(real, axis=1, keepdims=True), found, 0.0)
+        if self.kind == "weighted":
+            counts = counts * ops.cumsum(counts, axis=1)
         if self.score is not None:
             score = ops.where(real[..., None], ops.cast(self.score(inputs), "float32"), -1e30)
             counts = counts * ops.softmax(score, axis=1)
