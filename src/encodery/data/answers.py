@@ -219,7 +219,7 @@ class AnswerGatherer:
         return self.counts.to_dict()
 
 
-@dataclass(frozen=True)
+@dataclass
 class AnswerField:
     """The answers of a row to the question that is its pair, in the context that is its text."""
 
@@ -233,9 +233,6 @@ class AnswerField:
     @property
     def tokenizer(self) -> Tokenizer | None:
         return None
-
-    def text(self, value: Mapping[str, Any]) -> str | None:
-        del value
 
     def read(self, value: Mapping[str, Any], text: str) -> Answers:
         return read_answers(value.get(self.column), text)

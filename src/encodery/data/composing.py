@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+
 from encodery.batch import Sample
+from encodery.data.answers import question_windows
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.store import TokenStore
 
@@ -21,7 +26,7 @@ class Composer(NamedTuple):
 
 def samples_of_row(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
     """The samples of one row of a store, as `maker.compose` names it; windows included."""
-    return COMPOSERS[maker.compose].make(store, maker, row, counts)
+    return composer(maker.compose).make(store, maker, row, counts)
 
 
 def joined(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
@@ -44,5 +49,62 @@ def apart(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts)
     return [maker.cut(ids, starts_word, row, part, counts) for part, (ids, starts_word) in enumerate(texts)]
 
 
-COMPOSERS: dict[str, Composer] = {"joined": Composer(joined), "apart": Composer(apart, together=True)}
+def questions(
+    store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts, *, overlap: int = 0
+) -> list[Sample]:
+    """The windows of a context, each behind the question that is asked of it, the second text of the row."""
+    (context, starts), (question, question_starts) = store.text(2 * row), store.text(2 * row + 1)
+    numbers, beside = store.numbers(2 * row), store.numbers(2 * row + 1)
+    room = maker.max_length - maker.around.pair_size
+    windows = question_windows(question.size, context.size, room, overlap)
+    counts.rows += 1
+    counts.split_rows += len(windows) > 1
+    kept = windows[0].question
+    counts.cut_rows += kept < question.size
+    counts.cut_tokens += question.size - kept
+    counts.kept_tokens += kept + context.size
+    asked = (question[:kept], question_starts[:kept])
+    asked_numbers = {name: of[:kept] for name, of in beside.items()}
+    samples = []
+    for part, (_, begin, end) in enumerate(windows):
+        said = {name: of[begin:end] for name, of in numbers.items()}
+        lengths = LengthCounts()  # what the pair would count: nothing of it is lost here
+        pair = (context[begin:end], starts[begin:end])
+        samples += [
+            replace(one, part=part) for one in maker.pair(asked, pair, row, lengths, None, (asked_numbers, said))
+        ]
+        counts.windows += 1
+    return samples
+
+
+def choices(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
+    """A pair for each option of a row: the text, and the option, behind the question where the row has one (RACE: Lai
+    et al. 2017; as pairs: Devlin et al. 2019, section 4.4). `part` numbers the options."""
+    each = 2 if store.paired else 1
+    first, numbers = store.text(each * row), store.numbers(each * row)
+    asked = store.text(2 * row + 1) if store.paired else None
+    samples: list[Sample] = []
+    rows = counts.rows
+    for part, option in enumerate(store.texts_of(row, "choices")):
+        if asked is not None:
+            option = tuple(np.concatenate(both) for both in zip(asked, option))
+        beside = {name: np.zeros(option[0].size, np.int32) for name in numbers}
+        samples += [replace(one, part=part) for one in maker.pair(first, option, row, counts, None, (numbers, beside))]
+    counts.rows = rows + 1
+    return samples
+
+
+COMPOSERS: dict[str, Composer] = {
+    "joined": Composer(joined),
+    "apart": Composer(apart, together=True),
+    "choices": Composer(choices, together=True),
+}
 """By the name that a sample maker, and the task of a trained model, carries."""
+
+
+def composer(name: str) -> Composer:
+    """The composer of this name; `questions:64` are questions whose windows share 64 tokens of the context."""
+    kind, _, overlap = name.partition(":")
+    if kind == "questions":
+        return Composer(partial(questions, overlap=int(overlap or 0)))
+    return COMPOSERS[name]

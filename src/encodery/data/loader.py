@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch, Sample
-from encodery.data.composing import COMPOSERS, samples_of_row
+from encodery.data.composing import composer, samples_of_row
 from encodery.data.fields import Field
 from encodery.data.gathering import LabelKind
 from encodery.data.mentions import Linker
@@ -166,7 +166,7 @@ class Loader:
 
     def _plans(self, samples: list[Sample], epoch: int, window: int) -> list[BatchPlan]:
         lengths = np.array([sample.ids.size for sample in samples])
-        if COMPOSERS[self.maker.compose].together:
+        if composer(self.maker.compose).together:
             plans = plan_rows_together([sample.uid for sample in samples], lengths, self.text_budget)
         else:
             plans = plan_batches(lengths, self.text_budget, self.maker.max_length)

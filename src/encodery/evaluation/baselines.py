@@ -91,7 +91,7 @@ def tfidf_logistic(
     if any((other is None) != (train_pairs is None) for other in others):
         raise DataError("second texts in some splits only", expected="pairs in every split, or in none")
     names = [] if kind == "number" else _label_names(train_labels, kind, labels)
-    features = _Features(train_texts, train_pairs, language)
+    features = TextFeatures(train_texts, train_pairs, language)
     train_NF = features.of(train_texts, train_pairs)
     truth = _targets(train_labels, kind, names)
     held_out = None
@@ -118,7 +118,7 @@ def mostly_unspaced(texts: Sequence[str], language: str | None = None) -> bool:
     return unspaced * 2 > sum(letters.values())
 
 
-class _Features:
+class TextFeatures:
     """Texts, or pairs of texts, as rows of TF-IDF."""
 
     def __init__(self, texts: Sequence[str], pairs: Sequence[str] | None, language: str | None) -> None:
