@@ -72,8 +72,8 @@ class TextEmbedding(Part):
 @keras.saving.register_keras_serializable(PACKAGE)
 class Pooling(Part):
     """Vectors (B, T, D) and a mask -> one vector a document (B, D): first, mean, weighted (the i-th token counts i
-    times; Muennighoff 2022), max, or attention, an average weighted by a learned score (Yang et al. 2016, HAN, equations
-    5 to 7, without its hidden layer). Zeros for rows of padding.
+    times; Muennighoff 2022), max, or attention, an average weighted by a learned score (Yang et al. 2016, HAN,
+    equations 5 to 7, without its hidden layer). Zeros for rows of padding.
     """
 
     def __init__(self, kind: PoolingName, width: int, **more: Any) -> None:
