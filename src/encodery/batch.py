@@ -153,7 +153,8 @@ class Batch:
     `values` holds at least `ids` (P,) for text; `truth` holds what the loss compares with: `label` (N, ...), or
     after masking `at` and `target` (M,). `uids` and `parts` (N,) say which row and which window of it each
     document is. `target`, where texts are to be written, is what a decoder reads: its document n belongs to document n
-    of this batch, and its own `truth["target"]` is the token that follows at each position.
+    of this batch, and its own `truth["target"]` is the token that follows at each position. `views` are the same
+    rows as each of several objectives has prepared them (objectives/several.py).
     """
 
     values: dict[str, Tensor]
@@ -162,6 +163,7 @@ class Batch:
     uids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     parts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     target: Batch | None = None
+    views: tuple[Batch, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         if self.layout.document.device == device:
@@ -172,6 +174,7 @@ class Batch:
             truth={name: value.to(device, non_blocking=True) for name, value in self.truth.items()},
             layout=self.layout.to(device),
             target=None if self.target is None else self.target.to(device),
+            views=tuple(view.to(device) for view in self.views),
         )
 
 

@@ -76,10 +76,10 @@ def segment_pairs(
     """Pairs of neighbouring segments of at most about `room` tokens together, half of them not as they stood.
 
     `begins` says of each document which of its tokens begin a sentence, (n,) bool. Sentences are gathered until the
-    room is full (for a `short_share` of the pairs: until a length drawn from 2 to the room), then cut in two between any two
-    of them. Of `next`, every other second segment is drawn from another document, and the sentences it takes the place
-    of begin the next pair, so that all text is read; of `order`, every other pair is swapped. Long sentences may make a
-    pair longer than the room: the caller cuts it.
+    room is full (for a `short_share` of the pairs: until a length drawn from 2 to the room), then cut in two between
+    any two of them. Of `next`, every other second segment is drawn from another document, and the sentences it takes
+    the place of begin the next pair, so that all text is read; of `order`, every other pair is swapped. Long sentences
+    may make a pair longer than the room: the caller cuts it.
     """
     edges = [np.append(np.flatnonzero(begin), begin.size) for begin in begins]
     several = [number for number, edge in enumerate(edges) if edge.size > 1]

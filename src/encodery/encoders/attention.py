@@ -122,7 +122,10 @@ class Attention(nn.Module):
             if run.watch is not None:
                 weights = []
                 run.watch.weights.append(weights)
-            return attend_by_scores(q, k, v, run.layout, pattern, self._score(run), drop_rate, weights)
+            mixed_PD = attend_by_scores(q, k, v, run.layout, pattern, self._score(run), drop_rate, weights)
+            if weights and run.watch is not None and not run.watch.live:
+                weights[:] = [weight.detach() for weight in weights]
+            return mixed_PD
         wide = max(self.key_width, self.value_width)
         # Zeros at the end of queries and keys change no product, but the kernels divide by the root of the width.
         q = q * math.sqrt(wide / self.key_width) if wide != self.key_width else q

@@ -53,7 +53,7 @@ def attend_by_scores(
         if weights is not None:
             for start, size in zip(layout.starts.tolist(), layout.lengths.tolist()):
                 row, begin = divmod(start, layout.length)
-                weights.append(share_BHTT[row, :, begin : begin + size, begin : begin + size].detach().float())
+                weights.append(share_BHTT[row, :, begin : begin + size, begin : begin + size].float())
         mixed = dropout(share_BHTT, drop_rate, True) @ v
         return mixed.transpose(1, 2).reshape(layout.positions, -1)
     mixed_PHK = torch.zeros_like(v_PHK)
@@ -85,7 +85,7 @@ def _one_document(
         found = score(q, k, first)
         share = torch.softmax(found if bias is None else found + bias, dim=-1)
         if weights is not None:
-            shares.append(share.detach().float())
+            shares.append(share.float())
         return dropout(share, drop_rate, True) @ v
 
     found = []

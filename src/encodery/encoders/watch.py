@@ -20,7 +20,11 @@ class Watch:
     `sizes`      for each block the length (L2) of the vectors that attention and feed-forward add and of their sum with
                  what went in, by name, (P,) each
     `layouts`    the layout of each entry of `hidden`: it changes where an encoder shortens its documents
+
+    Of a `live` one `hidden` and `weights` keep their gradients: for a loss that compares them with those of a teacher.
     """
+
+    live: bool = False
 
     hidden: list[Tensor] = field(default_factory=list)
     weights: list[list[Tensor]] = field(default_factory=list)
@@ -29,7 +33,7 @@ class Watch:
 
     def keep(self, x_PD: Tensor, layout: Layout) -> None:
         """The vectors between two blocks."""
-        self.hidden.append(x_PD.detach().float())
+        self.hidden.append((x_PD if self.live else x_PD.detach()).float())
         self.layouts.append(layout)
 
     def measure(self, **vectors: Tensor) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
-from encodery.heads.options import WordReadoutConfig
+from encodery.heads.options import LinkReadoutConfig, VectorReadoutConfig, WordReadoutConfig
 
 SharingName = Literal["tied", "disentangled", "separate"]
 
@@ -72,3 +72,23 @@ class DistilReadoutConfig(Config):
     """Blocks of the teacher."""
     teacher_vector: int = Field(ge=1)
     """Numbers in the teacher's vector of a document."""
+
+
+PartReadoutConfig = Annotated[
+    WordReadoutConfig
+    | LinkReadoutConfig
+    | VectorReadoutConfig
+    | ReplacedReadoutConfig
+    | OrderReadoutConfig
+    | AutoencodeReadoutConfig
+    | DistilReadoutConfig,
+    Field(discriminator="kind"),
+]
+
+
+class SeveralReadoutConfig(Config):
+    """Several readouts over one encoder, each for an objective of its own."""
+
+    kind: Literal["several"] = "several"
+    parts: tuple[PartReadoutConfig, ...] = Field(min_length=1)
+    """In the order of the objectives."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
 from encodery.encoders.watch import Watch
+from encodery.heads.readouts import WordReadout
 
 
 class Encode(Protocol):
@@ -20,6 +21,15 @@ class Encode(Protocol):
         """Vectors in context (P, D), or with `at` (M,) of these positions alone (M, D). `words` (P, E) are vectors to
         enter the encoder with instead of those that the frontend has for the ids."""
         ...
+
+
+def answered(readout: nn.Module, encode: Encode, batch: Batch) -> Output:
+    """What a readout of any kind says of a batch."""
+    if isinstance(readout, OwnPass):
+        return readout.run(encode, batch)
+    # The flat positions of the masked words, `truth["at"]` (M,), are all that a word readout asks for.
+    at = batch.truth["at"] if isinstance(readout, WordReadout) else None
+    return readout(encode(batch, at), batch)
 
 
 class OwnPass(nn.Module):
