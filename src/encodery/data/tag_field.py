@@ -291,9 +291,8 @@ def _span(one: Any) -> tuple[int, int, str]:
         parts = list(one) if isinstance(one, list | tuple) else []
     if len(parts) == 3:
         start, stop, label = parts
-        whole = isinstance(start, int) and isinstance(stop, int) and not isinstance(start, bool)
-        if whole and isinstance(label, str | int) and str(label).strip():
-            return int(start), int(stop), str(label).strip()
+        if type(start) is int and type(stop) is int and isinstance(label, str | int) and str(label).strip():
+            return start, stop, str(label).strip()
     raise BadField(ledger.BAD_SPANS, f"{one!s:.60} is not [start, stop, label]")
 
 

@@ -127,7 +127,8 @@ def allowed(names: Sequence[str], scheme: SchemeName) -> tuple[np.ndarray, np.nd
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """The spans that tags of any scheme mark, read as CoNLL's conlleval does, so that tags that do not fit lose nothing.
+    """The spans that tags of any scheme mark, read as CoNLL's conlleval does: tags that do not fit lose nothing.
+
     A span begins with B or S, after one that ended, and wherever the label changes; it ends with E or S."""
     found: list[Span] = []
     begin, label = -1, ""

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 LOST_BELOW = 700
 """exp of minus this is the smallest that float64 holds, nearly."""
 
