@@ -7,12 +7,19 @@ order    two neighbouring segments, in their order or swapped                   
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from encodery.data.rows import Row
+    from encodery.data.tokenizers import Encoded, Tokenizer
+
+SENTENCE = "sentence"
+"""Name of the numbers beside tokens: 1 where a token begins a sentence."""
 PairsName = Literal["next", "order"]
 
 _QUOTES = "\"'”’»」』)\\]）】》"
@@ -127,3 +134,61 @@ def _drawn(edge: np.ndarray, document: int, target: int, rng: np.random.Generato
     while end < edge.size - 1 and edge[end] - edge[at] < target:
         end += 1
     return Segment(document, int(edge[at]), int(edge[end]))
+
+
+@dataclass(frozen=True)
+class SentenceField:
+    """The Field (data/fields.py) of texts that are read sentence by sentence."""
+
+    name: str = SENTENCE
+
+    @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """None: sentences are told from the text."""
+        return ()
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """None: it has no texts of its own."""
+        return None
+
+    def read(self, value: Mapping[str, Any], text: str) -> None:
+        """Nothing: the text is enough."""
+        del value, text
+
+    def gatherer(self, known: Mapping[str, Any] | None) -> SentenceGatherer:
+        """For one store."""
+        del known
+        return SentenceGatherer(self.name)
+
+    def key(self) -> object:
+        """Part of the name of token caches."""
+        return 1
+
+
+class SentenceGatherer:
+    """Marks the first token of each sentence, and counts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sentences = 0
+        self.several = 0
+
+    def arrays(self, rows: Sequence[Row], encoded: Sequence[Sequence[Encoded]]) -> dict[str, np.ndarray]:
+        """1 where a sentence begins, 0 elsewhere."""
+        texts = chain.from_iterable((row.text,) if row.pair is None else (row.text, row.pair) for row in rows)
+        marks = [np.zeros(0, dtype=bool)]
+        for text, tokens in zip(texts, chain.from_iterable(encoded), strict=True):
+            marks.append(first_tokens(text, tokens.offsets))
+            found = int(marks[-1].sum())
+            self.sentences += found
+            self.several += found > 1
+        return {self.name: np.concatenate(marks).astype(np.int32)}
+
+    def texts(self, rows: Sequence[Row]) -> None:
+        """None."""
+        del rows
+
+    def facts(self) -> dict[str, Any]:
+        """How many sentences there are, and how many texts have several."""
+        return {"sentences": self.sentences, "texts of several": self.several}

@@ -5,7 +5,7 @@
     vectors      1 - cosine of the vectors of documents
 
 TinyBERT (Jiao et al. 2020, section 3) for hidden vectors, but the teacher's get mean 0 and deviation 1, so that blocks
-weigh alike; MiniLM (Wang et al. 2020, section 3.1) for attention, where heads that differ in number meet in their means;
+weigh alike; MiniLM (Wang et al. 2020, section 3.1) for attention, where heads that differ in number meet in their mean;
 Reimers and Gurevych 2020 for vectors, who take the squared distance.
 """
 
