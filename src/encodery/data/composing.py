@@ -87,7 +87,7 @@ def choices(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCount
     rows = counts.rows
     for part, option in enumerate(store.texts_of(row, "choices")):
         if asked is not None:
-            option = tuple(np.concatenate(both) for both in zip(asked, option))
+            option = (np.concatenate([asked[0], option[0]]), np.concatenate([asked[1], option[1]]))
         beside = {name: np.zeros(option[0].size, np.int32) for name in numbers}
         samples += [replace(one, part=part) for one in maker.pair(first, option, row, counts, None, (numbers, beside))]
     counts.rows = rows + 1
