@@ -36,6 +36,8 @@ def test_the_rule_finds_where_sentences_end(sentences: list[str]) -> None:
 
 def test_lines_are_sentences_whatever_they_hold() -> None:
     assert cut("One. Two. Three\nfour\n\n  five.") == ["One. Two. Three", "four", "five."]
+    paragraph = " ".join(["A sentence of words."] * 25)
+    assert len(cut(f"{paragraph}\nOne. Two.")) == 26 and len(cut(f"{paragraph[:300]}\nOne. Two.")) == 2
     assert cut("alone. \n") == ["alone."] and cut("") == [""] and cut("  \n ") == [""]
 
 
@@ -120,3 +122,23 @@ def test_one_document_has_no_other_to_draw_from() -> None:
     alone = segment_pairs([np.arange(7) == 0], "order", 12, np.random.default_rng(0))
     assert [(pair.first, pair.second) for pair in alone] == [(Segment(0, 0, 7), None)]
     assert segment_pairs([], "next", 12, np.random.default_rng(0)) == []
+
+
+def test_stores_know_where_sentences_begin() -> None:
+    """From a file with a sentence a line to the numbers beside the tokens of samples, pairs of texts too."""
+    from conftest import make_texts
+    from encodery.data.sentences import SENTENCE, SentenceField
+    from encodery.data.sources import Row
+    from encodery.data.store import store_in_memory
+    from encodery.data.tokenizers import TokenizerConfig, train_tokenizer
+
+    tokenizer = train_tokenizer([text for text, _ in make_texts(100)], TokenizerConfig(vocab_size=150), seed=1)
+    texts = ["the film. The river! The", "the child\nwalked over\n\nthe river", "the house"]
+    store = store_in_memory([Row(text, None, None, "x") for text in texts], tokenizer, fields=(SentenceField(),))
+    assert [int(store.numbers(row)[SENTENCE].sum()) for row in range(3)] == [3, 3, 1]
+    assert store.facts["fields"][SENTENCE] == {"sentences": 7, "texts of several": 2}
+    for row, text in enumerate(texts):
+        (encoded,) = tokenizer.encode_batch([text])
+        assert np.array_equal(store.numbers(row)[SENTENCE] > 0, first_tokens(text, encoded.offsets))
+    paired = store_in_memory([Row("One. Two.", "the film", None, "x")], tokenizer, fields=(SentenceField(),))
+    assert [int(paired.numbers(place)[SENTENCE].sum()) for place in range(2)] == [2, 1]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SENTENCE = "sentence"
 """Name of the numbers beside tokens: 1 where a token begins a sentence."""
+LONG_LINE = 400
+"""Characters of a line from which on it is taken for a paragraph."""
 PairsName = Literal["next", "order"]
 
 _QUOTES = "\"'”’»」』)\\]）】》"
@@ -32,18 +34,28 @@ _ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|No|
 
 
 def sentence_starts(text: str) -> list[int]:
-    """Where sentences begin, in characters; the first at 0. A text of several lines has one a line; of others the end
-    is told by a simple rule: a stop before white space and no small letter, or one of a script without spaces."""
+    """Where sentences begin, in characters; the first at 0. A text of several lines has one a line, but for lines so
+    long that they are paragraphs. Elsewhere the end is told by a simple rule: a stop before white space and no small
+    letter, or one of a script without spaces."""
+    ends = [0]
     if "\n" in text.strip():
-        ends = [match.end() for match in re.finditer(r"\n+", text)]
+        for end in [*(match.end() for match in re.finditer(r"\n+", text)), len(text)]:
+            if end - ends[-1] > LONG_LINE:
+                ends += _ends(text, ends[-1], end)
+            ends.append(end)
     else:
-        ends = [match.end() for match in _END.finditer(text)]
-        ends = [end for end in ends if not _ABBREVIATION.search(text[max(0, end - 12) : end])]
+        ends += _ends(text, 0, len(text))
     starts = [0]
-    for end in ends:  # one that would leave nothing to read on its left or right ends no sentence
+    for end in ends[1:]:  # one that would leave nothing to read on its left or right ends no sentence
         if text[starts[-1] : end].strip() and text[end:].strip():
             starts.append(end)
     return starts
+
+
+def _ends(text: str, begin: int, stop: int) -> list[int]:
+    """By the rule, the ends of sentences between two places of a text."""
+    ends = (match.end() for match in _END.finditer(text, begin, stop))
+    return [end for end in ends if not _ABBREVIATION.search(text[max(begin, end - 12) : end])]
 
 
 def first_tokens(text: str, offsets: np.ndarray) -> np.ndarray:
