@@ -28,7 +28,7 @@ def test_by_hand() -> None:
     assert found["mrr_10"].tolist() == [1 / 2, 1 / 2]
     assert found["success_1"].tolist() == [0, 0] and found["success_3"].tolist() == [1, 1]
     assert found["recall_3"].tolist() == [1 / 3, 1] and found["recall_10"].tolist() == [2 / 3, 1]
-    assert found["map"].tolist() == [pytest.approx((1 / 2 + 2 / 4) / 3), 1 / 2]
+    assert found["mean_average_precision"].tolist() == [pytest.approx((1 / 2 + 2 / 4) / 3), 1 / 2]
     best = 3 + 1 / math.log2(3) + 1 / math.log2(4)
     assert found["ndcg_10"][0] == pytest.approx((1 / math.log2(3) + 3 / math.log2(5)) / best)
     assert found["ndcg_3"][0] == pytest.approx((1 / math.log2(3)) / best)
@@ -45,7 +45,7 @@ def test_as_scikit_learn_counts_them() -> None:
         expected = [ndcg_score(grades[q : q + 1], scores[q : q + 1], k=limit) for q in range(40)]
         np.testing.assert_allclose(found[f"ndcg_{limit}"], expected)
     expected = [average_precision_score(grades[q] > 0, scores[q]) for q in range(40)]
-    np.testing.assert_allclose(found["map"], expected)
+    np.testing.assert_allclose(found["mean_average_precision"], expected)
 
 
 def test_scores_that_are_all_alike_gain_nothing() -> None:
@@ -55,7 +55,7 @@ def test_scores_that_are_all_alike_gain_nothing() -> None:
 
 
 def test_a_query_that_the_run_lacks_counts_nothing_and_wrong_input_is_refused() -> None:
-    assert ranking_metrics({}, JUDGED)["map"].tolist() == [0, 0]
+    assert ranking_metrics({}, JUDGED)["mean_average_precision"].tolist() == [0, 0]
     with pytest.raises(DataError, match="relevant"):
         ranking_metrics(RUN, {"q": {"d": 0.0}})
     with pytest.raises(TrainingError, match="query a"):

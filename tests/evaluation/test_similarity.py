@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from encodery.evaluation.similarity import cosines, mean_vector_cosines, score_similarity, tfidf_cosines
+from encodery.evaluation.similarity import cosines, score_similarity, tfidf_cosines, tfidf_search
 
 
 def test_correlations_do_not_depend_on_the_scale() -> None:
@@ -29,7 +29,5 @@ def test_cosines() -> None:
 def test_simple_models() -> None:
     first, second = ["a cat sits", "a dog"], ["a cat sits", "the rain"]
     assert tfidf_cosines(first + second, first, second).tolist() == pytest.approx([1.0, 0.0])
-    table = np.eye(4)
-    ids = [np.array([0, 1]), np.array([2]), np.array([], dtype=np.int64)]
-    found = mean_vector_cosines(table, ids, [np.array([1, 0]), np.array([3]), np.array([1])])
-    assert found.tolist() == pytest.approx([1.0, 0.0, 0.0])
+    found = tfidf_search(["a cat"], ["a cat", "the rain", "cat cat"])
+    assert found.shape == (1, 3) and found[0, 0] == pytest.approx(1.0) and found[0, 1] == 0 and 0 < found[0, 2] < 1

@@ -94,10 +94,37 @@ def choices(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCount
     return samples
 
 
+def twice(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
+    """Each window of a text two times, side by side: parts 0 and 1 are the first, 2 and 3 the second. A pair gives its
+    two texts one after the other, as if they were windows."""
+    each = 2 if store.paired else 1
+    found: list[Sample] = []
+    for number in range(each * row, each * row + each):
+        for one in maker.single(*store.text(number), row, counts):
+            found += [replace(one, part=len(found)), replace(one, part=len(found) + 1)]
+    counts.rows -= each - 1
+    return found
+
+
+def candidates(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
+    """A pair for each candidate of a query, the text of the row: part 0 is its second text, then its wrong answers."""
+    assert store.paired, "candidates stand beside a query"
+    rows = counts.rows
+    wrong = store.texts_of(row, "negatives") if "negatives" in store.texts_beside else []
+    query, texts = store.text(2 * row), [store.text(2 * row + 1), *wrong]
+    found: list[Sample] = []
+    for part, text in enumerate(texts):
+        found += [replace(one, part=part) for one in maker.pair(query, text, row, counts)]
+    counts.rows = rows + 1
+    return found
+
+
 COMPOSERS: dict[str, Composer] = {
     "joined": Composer(joined),
     "apart": Composer(apart, together=True),
     "choices": Composer(choices, together=True),
+    "twice": Composer(twice, together=True),
+    "candidates": Composer(candidates, together=True),
 }
 """By the name that a sample maker, and the task of a trained model, carries."""
 

@@ -28,7 +28,8 @@ def ranking_metrics(run: Scores, judgements: Scores, *, cutoffs: Sequence[int] =
     `mrr_K`: 1 / rank of the first relevant document, 0 below rank K. `ndcg_K`: discounted cumulative gain, grade /
     log2(rank + 1) summed over the first K, as a share of the best possible (Järvelin and Kekäläinen 2002, with the
     grade itself as gain, as in trec_eval). `recall_K`: share of the relevant documents among the first K. `success_K`:
-    1 where one is. `map`: the mean over the relevant documents of the precision at their ranks, 0 for those not found.
+    1 where one is. `mean_average_precision`: the mean over the relevant documents of the precision at their ranks, 0
+    for those not found.
     Queries without a relevant document are left out; a query that the run lacks counts 0.
 
     Raises DataError when no query has a relevant document, TrainingError for a score that is not a finite number.
@@ -51,20 +52,28 @@ def _one_query(
     value_D = np.array(list(scores.values()), dtype=np.float64)
     if not np.isfinite(value_D).all():
         raise TrainingError(f"query {query}: a document's score is not a finite number")
-    gain_D = np.array([max(0.0, grades.get(document, 0.0)) for document in scores], dtype=np.float64)
+    gain_D = np.array([grades.get(document, 0.0) for document in scores], dtype=np.float64)
+    return query_metrics(value_D, gain_D, np.array(list(grades.values()), dtype=np.float64), cutoffs)
+
+
+def query_metrics(value_D: Array, gain_D: Array, grades: Array, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
+    """The metrics of one query: documents with their scores and grades (D,), and all grades that were given, also to
+    documents that are not among these. At least one grade is above 0."""
+    gain_D = np.maximum(gain_D, 0.0)
     # Best score first; of equal ones the least relevant first.
     gain_D = gain_D[np.lexsort((gain_D, -value_D))]
-    best_D = np.sort([grade for grade in grades.values() if grade > 0])[::-1]
-    hit_D = gain_D > 0
-    ranks = np.flatnonzero(hit_D) + 1
+    best = np.sort(grades[grades > 0])[::-1]
+    ranks = np.flatnonzero(gain_D > 0) + 1
     found: dict[str, float] = {}
     for limit in cutoffs:
         inside = ranks[ranks <= limit]
         found[f"mrr_{limit}"] = 1 / inside[0] if inside.size else 0.0
-        found[f"ndcg_{limit}"] = discounted(gain_D[:limit]) / discounted(best_D[:limit])
-        found[f"recall_{limit}"] = inside.size / best_D.size
+        found[f"ndcg_{limit}"] = discounted(gain_D[:limit]) / discounted(best[:limit])
+        found[f"recall_{limit}"] = inside.size / best.size
         found[f"success_{limit}"] = float(inside.size > 0)
-    found["map"] = float((np.arange(1, ranks.size + 1) / ranks).sum() / best_D.size) if ranks.size else 0.0
+    found["mean_average_precision"] = (
+        float((np.arange(1, ranks.size + 1) / ranks).sum() / best.size) if ranks.size else 0.0
+    )
     return found
 
 

@@ -38,13 +38,10 @@ def tfidf_cosines(known: Sequence[str], first: Sequence[str], second: Sequence[s
     return np.asarray(a.multiply(b).sum(axis=1)).ravel()
 
 
-def mean_vector_cosines(
-    table_VD: Array, first: Sequence[NDArray[np.int64]], second: Sequence[NDArray[np.int64]]
-) -> Array:
-    """The cosine of the mean vectors of the tokens (ids) of two texts, (N,): what a table of embeddings knows alone."""
+def tfidf_search(queries: Sequence[str], documents: Sequence[str]) -> Array:
+    """The cosine of the TF-IDF vectors of each query and each document, (queries, documents); words and weights are
+    those of the documents."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    def means(texts: Sequence[NDArray[np.int64]]) -> Array:
-        found = [table_VD[ids].mean(0) if ids.size else np.zeros(table_VD.shape[1]) for ids in texts]
-        return np.stack(found) if found else np.zeros((0, table_VD.shape[1]))
-
-    return cosines(means(first), means(second))
+    model = TfidfVectorizer(analyzer=words_of).fit(documents)  # pyright: ignore[reportArgumentType]
+    return np.asarray((model.transform(queries) @ model.transform(documents).T).todense())

@@ -6,13 +6,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from encodery.batch import Layout
+from encodery.batch import Batch, Layout, Output, States
+from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import sum_by_owner
+from encodery.bricks.products import Linear
+from encodery.heads.vector_options import TokenReadoutConfig
 
 NUMBERS_AT_ONCE = 1 << 25
 """Similarities of positions that are held at a time when no gradient is asked for."""
+
+
+class LearnedScale(nn.Module):
+    """A number that similarities are multiplied with, kept as its logarithm and at most 100 (Radford et al. 2021, CLIP,
+    section 2.5)."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(start).log())
+
+    def forward(self) -> Tensor:
+        return self.log.exp().clamp(max=100.0)
+
+
+class TokenReadout(nn.Module):
+    """States -> a vector of length 1 for each position, (P, K), through a linear layer without bias (Khattab and
+    Zaharia 2020, section 3.2). All positions count, those of special tokens too."""
+
+    def __init__(self, config: TokenReadoutConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.project = Linear(width, config.outputs, bias=False)
+        self.scale = None if config.scale is None else LearnedScale(config.scale)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        initialise(self, std=0.02, depth=1, generator=generator)
+
+    def forward(self, states: States, batch: Batch) -> Output:
+        del batch
+        tokens_PK = F.normalize(self.project(states.vectors).float(), dim=-1)
+        scale = None if self.scale is None else self.scale()
+        return Output(tokens=tokens_PK, scale=scale, balance=states.balance)
 
 
 @dataclass(frozen=True)

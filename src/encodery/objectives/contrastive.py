@@ -23,11 +23,14 @@ from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.heads.late_interaction import Ragged, maxsim, paired_maxsim
-from encodery.objectives.contrastive_options import ContrastConfig, EmbedConfig
+from encodery.heads.options import DenseConfig, VectorReadoutConfig
+from encodery.heads.vector_options import TokenReadoutConfig
+from encodery.objectives.contrastive_options import GRADED, ContrastConfig, EmbedConfig
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
-GRADED = ("cosine", "cosent", "pearson")
-"""Losses that learn how close two texts are from a number."""
+TOKEN_WIDTH = 128
+"""Numbers of a token's vector in late interaction, as in ColBERT."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,22 @@ class Contrastive:
         self.low, self.high = low, high
         self.twice = isinstance(config, ContrastConfig)
         self.graded = isinstance(config, EmbedConfig) and config.loss in GRADED
+
+    def readout(self) -> VectorReadoutConfig | TokenReadoutConfig:
+        config = self.config
+        scale = 1 / config.temperature if config.learn_temperature else None
+        if isinstance(config, EmbedConfig) and config.late:
+            return TokenReadoutConfig(outputs=config.width or TOKEN_WIDTH, scale=scale)
+        dense = () if config.width is None else (DenseConfig(outputs=config.width, bias=False),)
+        first = dense if isinstance(config, EmbedConfig) and config.heads == "two" else None
+        return VectorReadoutConfig(pooling=config.pooling, dense=dense, first_dense=first, scale=scale)
+
+    def task(self) -> Task:
+        """What is needed to use the vectors."""
+        if not isinstance(self.config, EmbedConfig):
+            return Task("vectors", detail={"dimensions": list(self.config.dimensions)})
+        detail = {"loss": self.config.loss, "graded": self.graded, "dimensions": list(self.config.dimensions)}
+        return Task("embed", detail=detail | ({"low": self.low, "high": self.high} if self.graded else {}))
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         """`truth` gets `row`, `part`, `same` and `source` (N,): see Texts."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
+from encodery.data.fields import Field as DataField
+from encodery.data.negatives import negatives_of
+from encodery.data.sources import DataConfig, Labels
 
+GRADED = ("cosine", "cosent", "pearson")
+"""Losses that learn how close two texts are from a number."""
 EmbedLoss = Literal["infonce", "cosine", "cosent", "pearson"]
 Dimension = Annotated[int, Field(ge=1, le=65536)]
 
@@ -62,10 +67,47 @@ class EmbedConfig(_Compared):
             raise ValueError(f"symmetric is for loss infonce; {self.loss} takes both texts alike already")
         if self.loss in ("cosine", "pearson") and self.learn_temperature:
             raise ValueError(f"loss {self.loss} has no temperature to learn")
+        if self.heads == "two" and self.width is None:
+            raise ValueError("heads: two are two linear layers: say with width how many numbers come out of them")
         return self
+
+    compose: ClassVar[str] = "apart"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "number" if self.loss in GRADED else "none"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their texts."""
+        if data.pair is None:
+            raise ValueError("objective.kind embed compares two texts: name the column of the second with data.pair")
+        if self.loss not in GRADED:
+            if data.label is not None:
+                raise ValueError(
+                    "objective.loss infonce looks at no labels: leave data.label out, or learn from them with loss "
+                    "cosent, pearson or cosine"
+                )
+            return negatives_of(data)
+        if data.label is None:
+            raise ValueError(f"objective.loss {self.loss} learns from a number: name its column with data.label")
+        if data.negatives is not None:
+            raise ValueError(f"data.negatives are for objective.loss infonce; {self.loss} compares two texts")
+        return ()
 
 
 class ContrastConfig(_Compared):
     """SimCSE (Gao et al. 2021, section 3): each text twice under different dropout, found among all others."""
 
     kind: Literal["contrast"] = "contrast"
+    compose: ClassVar[str] = "twice"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "none"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their text."""
+        del data
+        return ()
