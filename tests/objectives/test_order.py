@@ -10,10 +10,11 @@ import torch
 
 from conftest import batch_of, documents_of, tiny_config
 from encodery.batch import Batch
+from encodery.data.pair_loader import FOLLOWS
 from encodery.encoders.kinds import make_encoder
 from encodery.frontends.text import TextFrontend
 from encodery.heads.order import OrderOutput, OrderReadout
-from encodery.objectives.order import FOLLOWS, OrderConfig, Ordered
+from encodery.objectives.order import OrderConfig, Ordered
 
 MARKS = [1, 2, 0, 1]
 

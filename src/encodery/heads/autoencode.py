@@ -78,12 +78,17 @@ class AutoencodeReadout(OwnPass):
         vectors_ND = self.pooling(states.summary or states)
         if "original" not in batch.truth:
             return AutoencodeOutput(vectors=vectors_ND, balance=states.balance)
-        decoded_MD = self.decoded(vectors_ND, batch)
         hidden = None
         if "at" in batch.truth:
             hidden = self.words(States(states.vectors[batch.truth["at"]], states.layout), batch).logits
-        logits = self.words(States(decoded_MD, states.layout), batch).logits
+        logits = self.written(vectors_ND, batch)
         return AutoencodeOutput(logits=logits, vectors=vectors_ND, balance=states.balance, hidden=hidden)
+
+    def written(self, vectors_ND: Tensor, batch: Batch) -> Tensor:
+        """What the decoder would write from these vectors, logits (M, V)."""
+        logits = self.words(States(self.decoded(vectors_ND, batch), batch.layout), batch).logits
+        assert logits is not None
+        return logits
 
     def decoded(self, vectors_ND: Tensor, batch: Batch) -> Tensor:
         """What the decoder makes of the vectors, at the positions it is asked for: (M, D)."""

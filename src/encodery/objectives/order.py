@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from encodery.batch import Batch, Output
+from encodery.data.loader import Loader
+from encodery.data.pair_loader import FOLLOWS, IN_ORDER, UNKNOWN, pair_loader
 from encodery.data.sentences import PairsName
 from encodery.heads.learning_options import OrderReadoutConfig
 from encodery.heads.order import OrderOutput
@@ -24,9 +26,6 @@ from encodery.objectives.masked import Loss, Masked, MaskedConfig
 
 ROUNDED_TO = 32
 """The number of positions that are read is a multiple of this, so that few shapes are seen."""
-FOLLOWS = "follows"
-"""Name of the values (P,) that say, at each token of a pair, whether it is in order:."""
-UNKNOWN, IN_ORDER, OUT_OF_ORDER = 0, 1, 2
 
 
 class OrderConfig(MaskedConfig):
@@ -49,6 +48,10 @@ class Ordered(Masked):
 
     def readout(self) -> OrderReadoutConfig:
         return OrderReadoutConfig()
+
+    def loader(self, loader: Loader) -> Loader:
+        """Pairs of segments instead of whole texts."""
+        return pair_loader(loader, self.config.pairs, self.config.short_share)
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         """Hide tokens. `truth["at"]` goes on with the first token of each document (N, rounded up to F), and gets
