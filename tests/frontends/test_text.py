@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from conftest import batch_of, documents_of, spelled, tiny_config, tiny_model
 from encodery.errors import ConfigError
 from encodery.frontends.characters import ConvolvedCharacters, Ngrams
 from encodery.frontends.embeddings import HashedTable, LearnedTable, StillTable
-from encodery.frontends.options import TextConfig
-from encodery.frontends.text import TextFrontend
+from encodery.frontends.options import OWN_OPTIONS, TextConfig, VectorsConfig
+from encodery.frontends.text import TextFrontend, make_words
 from encodery.heads.options import DocumentReadoutConfig, WordReadoutConfig
 from encodery.model import Model, cost_table, count, with_own_matrix
 
@@ -36,6 +36,36 @@ def test_the_config_names_the_kind(frontend: dict[str, Any], kind: type) -> None
     assert model.frontend.matrix().shape == (50, 32) and model.device.type == "cpu"
     again = TextConfig.model_validate(model.config.frontend.model_dump(mode="json"))
     assert again == model.config.frontend
+
+
+class Tomorrow(TextConfig):
+    """A later version, in which every option that one kind of embedding has begins with another value."""
+
+    hash_rows: int = 99
+    hashes: int = 3
+    hash_weights: int = 77
+    character_model: Literal["ngrams", "convolution"] = "convolution"
+    ngram_lengths: tuple[int, int] = (2, 5)
+    ngram_rows: int = 98
+    character_width: int = 7
+    character_rows: int = 97
+    character_kernels: tuple[int, ...] = (2, 4)
+    character_filters: int = 9
+    highway_layers: int = 2
+    vectors: VectorsConfig | None = VectorsConfig(path="of-tomorrow.txt")
+
+
+def test_tomorrow_has_other_defaults_throughout() -> None:
+    usual, later = TextConfig.model_fields, Tomorrow.model_fields
+    assert all(usual[name].default != later[name].default for names in OWN_OPTIONS.values() for name in names)
+
+
+@pytest.mark.parametrize(("frontend", "kind"), KINDS, ids=lambda value: str(value))
+def test_a_model_of_today_can_be_read_when_defaults_have_changed(frontend: dict[str, Any], kind: type) -> None:
+    written = tiny_model(frontend=frontend).config.model_dump(mode="json")["frontend"]
+    later = Tomorrow.model_validate(written)
+    assert later.model_dump(mode="json") == written
+    assert type(make_words(later, 50, 32)) is kind
 
 
 @pytest.mark.parametrize(("frontend", "kind"), KINDS, ids=lambda value: str(value))

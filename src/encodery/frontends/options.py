@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encodery.config import Config
 
@@ -78,6 +79,13 @@ class TextConfig(Config):
     vectors: VectorsConfig | None = None
     """For static: the file of the vectors."""
 
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options of the other kinds of embedding are not written: they would be today's defaults, and a later version
+        with other defaults could not tell them from a person's wish."""
+        others = {name for _, name in self._of_others()}
+        return {name: value for name, value in write(self).items() if name not in others}
+
     @model_validator(mode="after")
     def _possible(self) -> TextConfig:
         for problem in self._problems():
@@ -87,13 +95,11 @@ class TextConfig(Config):
     def _problems(self) -> list[str]:
         """Combinations that cannot be, each with the nearest thing that works."""
         found: list[str] = []
-        kind = f"{self.embedding}.{self.character_model}" if self.embedding == "characters" else self.embedding
-        for owner, names in OWN_OPTIONS.items():
-            changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-            if changed and owner not in (kind, self.embedding):
+        for owner, name in self._of_others():
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
                 wanted, _, model = owner.partition(".")
                 needs = f"embedding: {wanted}" + (f" and character_model: {model}" if model else "")
-                found.append(f"{changed[0]} needs {needs}; leave it out with embedding: {self.embedding}")
+                found.append(f"{name} needs {needs}; leave it out with embedding: {self.embedding}")
         if self.embedding == "static" and self.vectors is None:
             found.append("embedding: static needs the file of the vectors, as in vectors: {path: glove.txt}")
         least, most = self.ngram_lengths
@@ -106,6 +112,13 @@ class TextConfig(Config):
         if not self.character_kernels:
             found.append("character_kernels names no width; [1, 2, 3, 4, 5] is the default")
         return found
+
+    def _of_others(self) -> Iterator[tuple[str, str]]:
+        """The options of the kinds of embedding that this one is not, each after the kind that has it."""
+        kind = f"{self.embedding}.{self.character_model}" if self.embedding == "characters" else self.embedding
+        for owner, names in OWN_OPTIONS.items():
+            if owner not in (kind, self.embedding):
+                yield from ((owner, name) for name in names)
 
     @property
     def makes_anew(self) -> bool:
