@@ -184,10 +184,12 @@ def start(backend: str, *arguments: str, **variables: str) -> subprocess.Popen[s
     python = Path(os.environ.get("ENCODERY_KERAS_PYTHON", ROOT / ".venv" / "keras" / "bin" / "python"))
     assert python.exists(), f"there is no {python}: `make .venv/keras/.installed` makes it"
     asked = {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    # TensorFlow asks the processor what it can, not oneDNN, and crashes in bf16 where this variable allows less.
+    given = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [str(python), *arguments],
-        env={**os.environ, **asked, **quiet, **variables},
+        env={**given, **asked, **quiet, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.bricks.layers import FeedForward
-from encodery.bricks.products import Linear
+from encodery.bricks.products import Linear, onednn_has_bf16
 
 PrecisionInUse = Literal["fp32", "bf16", "int8"]
 
@@ -37,14 +38,29 @@ def prepare_for_use(module: nn.Module, precision: PrecisionInUse) -> torch.dtype
 
 
 def can_prepare(precision: PrecisionInUse) -> bool:
-    """Whether this build of PyTorch has the kernels."""
+    """Whether this build of PyTorch has the kernels, and this processor what they need."""
     names = ["_linear_pointwise", "_reorder_linear_weight"]
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    if precision == "bf16":
+        return there and onednn_has_bf16
     return there and (precision != "int8" or hasattr(torch.ops.onednn, "qlinear_pointwise"))
 
 
 def _fast_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return onednn_has_bf16 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@cache
+def _largest_weight() -> int:
+    """What the largest weight of a row is rounded to. Kernels without VNNI add pairs of products in 16 bits: one bit
+    less keeps them from overflowing. A product that just does not fit says which kernel is here."""
+    x, weight = torch.full((1, 64), 255, dtype=torch.uint8), torch.full((16, 64), 127, dtype=torch.int8)
+    packed, ones = torch.ops.onednn.qlinear_prepack(weight, None), torch.ones(16)
+    zeros = torch.zeros(16, dtype=torch.int64)
+    found = torch.ops.onednn.qlinear_pointwise(
+        x, 1.0, 0, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], "none"
+    )
+    return 127 if bool((found == 255 * 127 * 64).all()) else 63
 
 
 def _prepared(layer: Linear, dtype: torch.dtype, whole: bool, after: str = "none") -> nn.Module:
@@ -76,9 +92,7 @@ class Int8Linear(nn.Module):
     def __init__(self, layer: Linear, dtype: torch.dtype, after: str) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
-        # Processors without VNNI add pairs of products in 16 bits: one bit less keeps them from overflowing.
-        largest = 127 if torch.cpu._is_vnni_supported() else 63
-        self.scale = weight.abs().amax(dim=1).clamp_min(1e-12) / largest
+        self.scale = weight.abs().amax(dim=1).clamp_min(1e-12) / _largest_weight()
         rounded = (weight / self.scale[:, None]).round().to(torch.int8)
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.zero = torch.zeros(len(weight), dtype=torch.int64)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # oneDNN's linear layer adds the bias inside the product. PyTorch's own first copies the bias over the whole output,
 # and in float32 it goes to a library that uses half of the vector units of other makers' processors.
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+onednn_has_bf16: bool = _onednn is not None and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether oneDNN computes in bf16 here: on x86 it needs AVX-512. PyTorch's own routines do on every processor."""
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -38,7 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    assert _onednn is not None
+    if _onednn is None or (x.dtype == torch.bfloat16 and not onednn_has_bf16):
+        return F.linear(x, weight, bias)
     return _onednn(x, weight, bias, "none", [], "")
 
 
