@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from conftest import batch_of, documents_of, tiny_model
+from encodery.bricks import products
 from encodery.bricks.dropout import add_dropped, dropout
 from encodery.bricks.layers import FeedForward, initialise, make_norm
 from encodery.bricks.products import Linear
@@ -21,6 +24,44 @@ def test_norms_follow_their_formulas(name: str) -> None:
     centred = x - x.mean(dim=1, keepdim=True) if name == "layernorm" else x
     expected = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-3).sqrt() * norm.weight
     torch.testing.assert_close(norm(x), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "rmsnorm"},
+        {"qk_norm": True},
+        {"norm": "layernorm"},
+        {"norm": "batchnorm"},
+        {"kind": "recurrent", "norm": "rmsnorm"},
+        {"kind": "hierarchical", "segment": 4, "norm": "rmsnorm"},
+    ],
+    ids=str,
+)
+def test_norms_learn_in_bf16_without_a_warning(options: dict[str, Any]) -> None:
+    """PyTorch warns once in a process, so that only the first run of a day would show it."""
+    model = tiny_model(**options).train()
+    batch = batch_of([documents_of([9, 6]), documents_of([12], seed=1)], 16)
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = model.encode(batch).vectors
+        vectors.float().square().mean().backward()
+    finally:
+        torch.set_warn_always(always)
+    norms = [part for part in model.encoder.modules() if isinstance(part, torch.nn.RMSNorm)]
+    assert all(part.weight.grad is not None and part.weight.grad.dtype == torch.float32 for part in norms)
+
+
+def test_rmsnorm_rounds_once() -> None:
+    """What goes in and comes out has the 8 bits of bf16, what happens between the 24 of float32."""
+    norm, x = make_norm("rmsnorm", 64), torch.randn(20, 64).bfloat16()
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)  # type: ignore[union-attr,operator]
+    found = norm(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, norm(x.float()).bfloat16())
 
 
 @pytest.mark.parametrize(
@@ -85,9 +126,14 @@ def test_dropout_follows_the_seed_and_rests_while_a_model_is_used() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("inputs", "outputs"), [(8, 12), (12, 8)])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("has_bf16", [True, False])
 def test_linear_is_pytorch_s_own_with_the_same_gradients(
-    dtype: torch.dtype, inputs: int, outputs: int, bias: bool
+    dtype: torch.dtype, inputs: int, outputs: int, bias: bool, has_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where oneDNN has no kernel for bf16."""
+    if has_bf16 and dtype == torch.bfloat16 and not products.onednn_has_bf16:
+        pytest.skip("this processor has no kernel for bf16")
+    monkeypatch.setattr(products, "onednn_has_bf16", has_bf16)
     torch.manual_seed(4)
     mine, own = Linear(inputs, outputs, bias=bias), torch.nn.Linear(inputs, outputs, bias=bias)
     own.load_state_dict(mine.state_dict())

@@ -33,7 +33,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool = True) -> nn.Module:
     """LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019, which has no bias and no mean) or BatchNorm."""
     if name == "rmsnorm":
-        return nn.RMSNorm(width, eps=epsilon)
+        return RMSNorm(width, eps=epsilon)
     if name == "batchnorm":
         return MaskedBatchNorm(width, epsilon=epsilon, bias=bias)
     return nn.LayerNorm(width, eps=epsilon, bias=bias)
@@ -42,6 +42,14 @@ def make_norm(name: NormName, width: int, *, epsilon: float = 1e-5, bias: bool =
 def normed(norm: nn.Module, x_PD: Tensor, real_P: Tensor) -> Tensor:
     """`norm(x)`; a BatchNorm is told which positions are real."""
     return norm(x_PD, real_P) if isinstance(norm, MaskedBatchNorm) else norm(x_PD)
+
+
+class RMSNorm(nn.RMSNorm):
+    """`x / sqrt(mean(x^2) + epsilon) * weight` (Zhang and Sennrich 2019, equation 4): computed in the type of the
+    weights, given back in that of the vectors. PyTorch's own warns where the two differ, as under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
 class MaskedBatchNorm(nn.Module):

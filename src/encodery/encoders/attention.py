@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
+from encodery.bricks.layers import RMSNorm
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
@@ -67,8 +68,8 @@ class Attention(nn.Module):
         self.sizes = sizes
         self.qkv = Linear(config.width, sum(sizes), bias=config.bias)
         self.outer = Linear(self.heads * self.value_width, config.width, bias=config.bias)
-        self.query_norm = nn.RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
-        self.key_norm = nn.RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
+        self.query_norm = RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
+        self.key_norm = RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
         self.additive = AdditiveScore(self.heads, self.key_width) if config.score == "additive" else None
         self.position_keys: nn.Module | None = None
         self.position_queries: nn.Module | None = None
