@@ -32,6 +32,15 @@ BAD_MENTIONS: Final = "broken mentions"
 MISSING_TAGS: Final = "missing tags column"
 BAD_TAGS: Final = "tags that do not fit"
 BAD_SPANS: Final = "spans that do not fit their text"
+MISSING_ANSWERS: Final = "missing answers column"
+BAD_ANSWERS: Final = "answers that cannot be read"
+ANSWER_ELSEWHERE: Final = "an answer does not stand where its offset says"
+MISSING_CHOICES: Final = "missing choices column"
+BAD_CHOICES: Final = "the options of a choice cannot be read"
+NO_SUCH_CHOICE: Final = "the label names none of the options"
+MISSING_TARGET: Final = "missing target column"
+EMPTY_TARGET: Final = "empty target"
+BAD_TARGET: Final = "target is neither a text nor a list of texts"
 WRONG_FIELDS: Final = "wrong number of fields"
 BROKEN_QUOTES: Final = "broken quotes"
 LINE_TOO_LONG: Final = "line too long"
@@ -63,6 +72,15 @@ FIXES: Final[dict[str, str]] = {
     "`objective.scheme: auto` mends tags that do not fit and counts them",
     BAD_SPANS: 'write the spans as a list such as [[0, 5, "PER"]]: first character, the one behind the last, and label '
     "of each; they must lie inside of the text and not overlap",
+    MISSING_TARGET: "give the row the text that is to be written, or correct `target:` in the recipe",
+    EMPTY_TARGET: "give the row the text that is to be written, or remove it",
+    BAD_TARGET: "write the target as one string, or as a list of strings where several are right",
+    MISSING_ANSWERS: "give the row its answers ([] for none), or correct `answers:` in the recipe",
+    BAD_ANSWERS: 'write the answers as [{"text": "...", "start": 0}], and [] where the text has none',
+    ANSWER_ELSEWHERE: "give the offset in characters, from 0, at which the answer begins, or correct its text",
+    MISSING_CHOICES: "give the row its options, or correct `choices:` in the recipe",
+    BAD_CHOICES: 'write the options as a list of texts, such as ["...", "..."]',
+    NO_SUCH_CHOICE: "write the label as the number of the right option from 0, as its letter, or as its text",
     WRONG_FIELDS: "put fields that hold the separator in double quotes, or correct `delimiter:`",
     BROKEN_QUOTES: 'close the double quote, write a quote inside a field twice (""), or set `quotes: "no"`',
     LINE_TOO_LONG: "break the document into several lines, or read it with `documents: blank` or `file`",
