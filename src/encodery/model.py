@@ -16,9 +16,9 @@ from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig, VisionConfig
 from encodery.frontends.text import TextFrontend
 from encodery.frontends.vision import VisionFrontend
-from encodery.heads.links import LinkReadout
-from encodery.heads.options import LinkReadoutConfig, ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
-from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
+from encodery.heads.kinds import make_readout
+from encodery.heads.options import ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+from encodery.heads.readouts import VectorReadout, WordReadout
 
 
 class ModelConfig(Config):
@@ -46,15 +46,7 @@ class Model(nn.Module):
         width = config.encoder.width
         self.frontend = TextFrontend(config.frontend, width)
         self.encoder = make_encoder(config.encoder, self.frontend.width)
-        self.readout: WordReadout | DocumentReadout | VectorReadout
-        if isinstance(config.readout, LinkReadoutConfig):
-            self.readout = LinkReadout(config.readout, width, self.frontend)
-        elif isinstance(config.readout, WordReadoutConfig):
-            self.readout = WordReadout(config.readout, width, self.frontend)
-        elif isinstance(config.readout, VectorReadoutConfig):
-            self.readout = VectorReadout(config.readout, width)
-        else:
-            self.readout = DocumentReadout(config.readout, width, self.frontend.vocab_size)
+        self.readout = make_readout(config.readout, width, self.frontend)
 
     def initialise(self, seed: int) -> Model:
         """Draw all weights from `seed`; the same seed gives the same weights."""

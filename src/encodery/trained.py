@@ -19,7 +19,20 @@ from encodery.data.tokenizers import Tokenizer
 from encodery.errors import WeightsError
 from encodery.model import Model, ModelConfig
 
-TaskKind = Literal["masked", "vectors", "classify", "multilabel", "regress"]
+TaskKind = Literal[
+    "masked",
+    "vectors",
+    "classify",
+    "multilabel",
+    "regress",
+    "ordinal",
+    "tag",
+    "answer",
+    "choose",
+    "rank",
+    "embed",
+    "write",
+]
 
 
 @dataclass(frozen=True)
@@ -28,7 +41,8 @@ class Task:
 
     `center` and `scale` undo the standardisation of numbers; `temperature` divides logits before they become
     probabilities; `paired`, `long` and `max_tokens` (None: what the encoder can hold) say how its samples are made.
-    `prompts` are texts by name that can be put before what is asked; `prompt` names the one that always is.
+    `compose` names how its samples are made of a row (data/composing.py); `detail` holds what else its kind needs, as
+    JSON. `prompts` are texts by name that can be put before what is asked; `prompt` names the one that always is.
     """
 
     kind: TaskKind
@@ -41,6 +55,8 @@ class Task:
     max_tokens: int | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     prompt: str | None = None
+    compose: str = "joined"
+    detail: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,7 +75,8 @@ class Trained:
         longest = self.model.config.encoder.max_length
         if self.task.max_tokens is not None:
             longest = min(longest, self.task.max_tokens)
-        return SampleMaker.framed(self.tokenizer.frame, longest, self.task.long, self.writer())
+        given = (self.tokenizer.frame, longest, self.task.long, self.writer(), self.task.compose)
+        return SampleMaker.framed(*given)
 
     def writer(self) -> KnowledgeWriter | None:
         """What writes its knowledge into samples."""

@@ -73,7 +73,7 @@ def test_what_goes_wrong_in_the_stream_is_told(predictor: Predictor, few_at_once
 
 def test_one_text_makes_a_batch_no_larger_than_it_needs(predictor: Predictor) -> None:
     def positions(texts: list[str]) -> int:
-        return predictor.loader(predictor._store(texts, 0)).budget
+        return predictor.loader(predictor._store(texts, 0)[1]).budget
 
     assert positions(["a film"]) == 16
     assert positions([TEXTS[0]] * 3) < 256

@@ -77,6 +77,35 @@ def questions(
     return samples
 
 
+def windows(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts, *, overlap: int = 0) -> list[Sample]:
+    """One text in windows that share `overlap` tokens, or with `long: cut` its beginning. `beside["place"]` counts its
+    tokens from 1, so that what is said of a token can be found again whichever window it stands in."""
+    ids, starts_word = store.text(row)
+    mention = store.mention(row)
+    numbers = {**store.numbers(row), "place": np.arange(1, ids.size + 1, dtype=np.int32)}
+    room = maker.max_length - maker.around.single_size
+    if ids.size <= room or maker.long == "cut":
+        return maker.single(ids, starts_word, row, counts, mention, numbers)
+    counts.rows += 1
+    counts.split_rows += 1
+    step = room - min(overlap, room // 2)
+    edges = range(0, max(1, ids.size - (room - step)), step)
+    samples: list[Sample] = []
+    for part, begin in enumerate(edges):
+        # The last window is full as well, and shares more with the one before it.
+        begin = min(begin, ids.size - room)
+        piece = slice(begin, begin + room)
+        said = None if mention is None else mention[piece]
+        lengths = LengthCounts()
+        made = maker.single(
+            ids[piece], starts_word[piece], row, lengths, said, {name: of[piece] for name, of in numbers.items()}
+        )
+        samples.append(replace(made[0], part=part))
+        counts.windows += 1
+    counts.kept_tokens += ids.size
+    return samples
+
+
 def choices(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
     """A pair for each option of a row: the text, and the option, behind the question where the row has one (RACE: Lai
     et al. 2017; as pairs: Devlin et al. 2019, section 4.4). `part` numbers the options."""
@@ -130,8 +159,9 @@ COMPOSERS: dict[str, Composer] = {
 
 
 def composer(name: str) -> Composer:
-    """The composer of this name; `questions:64` are questions whose windows share 64 tokens of the context."""
+    """The composer of this name; `questions:64` are questions whose windows share 64 tokens of the context, and
+    `windows:64` windows of one text that share as many."""
     kind, _, overlap = name.partition(":")
-    if kind == "questions":
-        return Composer(partial(questions, overlap=int(overlap or 0)))
+    if kind in ("questions", "windows"):
+        return Composer(partial(questions if kind == "questions" else windows, overlap=int(overlap or 0)))
     return COMPOSERS[name]

@@ -61,13 +61,6 @@ class Field(Protocol):
         """Makes the tokens of its texts; None: that of the rows' own texts."""
         ...
 
-    def text(self, value: Mapping[str, Any]) -> str | None:
-        """The text of a row whose column holds something else, such as a list of words; None: the column as it is.
-
-        Raises BadField.
-        """
-        ...
-
     def read(self, value: Mapping[str, Any], text: str) -> Any:
         """What `Row.beside` holds of this field; `text` is clean. Raises BadField."""
         ...

@@ -13,6 +13,7 @@ from encodery.data import ledger
 from encodery.data.fields import BadField, Field
 from encodery.data.ledger import Watch
 from encodery.data.readers import Raw
+from encodery.data.units import join
 
 Labels = Literal["none", "class", "classes", "number"]
 """What the head needs: nothing, one class, a list of classes, or a number."""
@@ -101,10 +102,7 @@ class RowMaker:
 
     def _make(self, raw: Raw, watch: Watch) -> Row:
         value = raw.value
-        made = self._made(value)
-        if made is not None:
-            text = made
-        elif len(self.text) == 1:
+        if len(self.text) == 1:
             name = self.text[0]
             if name not in value:
                 raise _Bad(ledger.MISSING_TEXT, _there(name, value))
@@ -133,14 +131,6 @@ class RowMaker:
         except BadField as bad:
             raise _Bad(bad.kind, bad.detail) from bad
         return Row(text, pair, label, raw.where, mentions, beside)
-
-    def _made(self, value: dict[str, Any]) -> str | None:
-        """The text as a field makes it of its column."""
-        try:
-            found = (one.text(value) for one in self.fields)
-            return next((text for text in found if text is not None), None)
-        except BadField as bad:
-            raise _Bad(bad.kind, bad.detail) from bad
 
     def _label(self, value: dict[str, Any]) -> str | float | list[str]:
         found = value.get(self.label) if self.label is not None else None
@@ -200,9 +190,14 @@ def _there(name: str, value: dict[str, Any]) -> str:
 
 
 def _string(value: Any, empty: str) -> str:
-    """Text of a column. Numbers are written out; nothing (None, NaN) is bad as `empty`, or '' without it."""
+    """Text of a column. Lists of words (or sentences) are joined; numbers are written out; nothing (None, NaN, an empty
+    list) is bad as `empty`, or '' without it."""
     if isinstance(value, str):
         return value
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return join(value)[0]
+    if isinstance(value, list) and not value:
+        value = None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         if empty:
             raise _Bad(empty)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.config import Config
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.options import WordReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
@@ -31,6 +33,17 @@ class MaskedConfig(Config):
     """For unit span: mean length of a run in words, drawn from a geometric distribution (SpanBERT)."""
     corrupt: Literal["80/10/10", "mask"] = "80/10/10"
     """80/10/10: of the hidden tokens 80 % become [MASK], 10 % a random token, 10 % stay; mask: all [MASK]."""
+    compose: ClassVar[str] = "joined"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "none"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their text."""
+        del data
+        return ()
 
 
 @dataclass(frozen=True)

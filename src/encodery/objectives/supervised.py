@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config, Count
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
 from encodery.heads.options import DocumentReadoutConfig
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 
 class SupervisedConfig(Config):
@@ -39,6 +42,19 @@ class SupervisedConfig(Config):
     """Weight of each class in the loss: none, balanced (inverse to its frequency), or a number by label."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over the classes (Szegedy et al. 2016)."""
+
+    compose: ClassVar[str] = "joined"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        kinds: dict[str, Labels] = {"classify": "class", "multilabel": "classes", "regress": "number"}
+        return kinds[self.kind]
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside it."""
+        del data
+        return ()
 
     @model_validator(mode="after")
     def _letters_stand_beside_tokens(self) -> SupervisedConfig:
@@ -80,6 +96,10 @@ class Supervised:
             ngram_buckets=self.config.ngram_buckets,
             letters=self.config.letters,
         )
+
+    def task(self) -> Task:
+        """What is needed to read the answers again."""
+        return Task(self.config.kind, tuple(self.labels), center=self.center, scale=self.scale)
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         del rng, progress

@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from encodery.data.corpus import HeldRows, Reading, held_rows
-from encodery.data.loader import Loader
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError
-from encodery.evaluation.evaluate import MAIN_METRIC, fit_readout_mix, mixed, quick_score, row_parts
+from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import ComparisonRow, RunRecord
-from encodery.evaluation.results import (
-    Compared,
-    Contender,
-    base_record,
-    baseline_rows,
-    calibrated,
-    contender_row,
-    detail,
-    diagnoses,
-    pairwise_notes,
-)
-from encodery.evaluation.wording import value_text
+from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
+from encodery.evaluation.tasks import judge_of
 from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model, count
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Task, Trained
+from encodery.training.loop import Objective
+from encodery.training.recipe import LabelledConfig
 
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult
 
 
+class Labelled(Objective, Protocol):
+    """What fine-tuning needs of an objective beside what the loop needs."""
+
+    def readout(self) -> Any:
+        """The config of the readout that gives its answers."""
+        ...
+
+    def task(self) -> Task:
+        """What is needed to read the answers again."""
+        ...
+
+
 class Finetuning:
     """The supervised part of a Run. `start` is what the encoder begins from, None for fresh weights."""
 
-    def __init__(self, run: Run, config: SupervisedConfig, start: Trained | None) -> None:
+    def __init__(self, run: Run, config: LabelledConfig, start: Trained | None) -> None:
         self.run = run
         self.config = config
         self.start = start
@@ -55,24 +59,19 @@ class Finetuning:
             )
         self.text = run.training_text(self.reading, self.tokenizer)
         self.store: TokenStore = self.text.known
-        names = self.store.label_names
-        self.validation = self._held("validation", names)
-        self.test = self._held("test", names)
+        self.validation = self._held("validation")
+        self.test = self._held("test")
         if self.validation is None and self.test is None:
             raise ConfigError(
                 "there is no validation and no test data to measure the result on",
                 fix="leave data.validation_share at 0.1, or name data.validation or data.test",
             )
-        self.objective = make_supervised(config, self.store)
+        self.objective = make_objective(config, self.store, self.tokenizer)
         self.ngrams: dict[str, torch.Tensor] | None = None
-        self.task = Task(
-            config.kind,
-            tuple(names),
-            center=self.objective.center,
-            scale=self.objective.scale,
-            paired=self.store.paired,
-            long=self.recipe.data.long,
-        )
+        task = self.objective.task()
+        task = replace(task, paired=self.store.paired, long=self.recipe.data.long, compose=config.compose)
+        self.judge: Judge = judge_of(task, self.tokenizer)
+        self.compared = compared_with(self.recipe.evaluation.compare, self.judge, task.kind)
 
     def carry_out(self) -> RunResult:
         """Train every contender, score them on the test rows (the validation rows without a test), write it all."""
@@ -83,21 +82,18 @@ class Finetuning:
         best = max(range(recipe.seeds), key=lambda number: fine_tuned[number][2])
         own, model, _ = fine_tuned[best]
         others: list[Contender] = []
-        if "scratch" in recipe.evaluation.compare and self.start is not None:
+        if "scratch" in self.compared and self.start is not None:
             others.append(self._contender(0, scored, scratch=True)[0])
-        task = self.task
-        if self.validation is not None:
-            task = calibrated(task, self._logits(model, self.validation), self._truth(self.validation))
-        comparison = self._baselines(task, scored)
-        comparison += [contender_row(task, c, scored, recipe.evaluation, recipe.seed) for c in [*others, own]]
+        comparison = self._baselines(own.judge, scored)
+        comparison += [contender_row(one, scored, recipe.evaluation, recipe.seed) for one in [*others, own]]
         notes = [
             f"Scored on the {'test' if self.test is not None else 'validation'} rows ({len(scored.rows):,}).",
-            *pairwise_notes(task, own, others, scored, recipe.seed),
+            *pairwise_notes(own, others, scored, recipe.seed),
             *(f"{contender.name}: {contender.note}." for contender in [own, *others] if contender.note),
-            *self._seed_notes(task, [contender for contender, _, _ in fine_tuned], scored),
+            *self._seed_notes([contender for contender, _, _ in fine_tuned], scored),
         ]
-        record = self._record(task, own, model, scored, comparison, notes)
-        return run.write(record, run.trained(model, self.tokenizer, task))
+        record = self._record(own, model, scored, comparison, notes)
+        return run.write(record, run.trained(model, self.tokenizer, own.judge.task))
 
     def _contender(self, number: int, scored: HeldRows, *, scratch: bool = False) -> tuple[Contender, Model, float]:
         """Fine-tune once and score: (contender, model, best validation score)."""
@@ -118,15 +114,16 @@ class Finetuning:
         elif number:
             title, folder = f"{title}, seed {seed}", run.folder / f"seed-{seed}"
         run.stage(fit, folder, title).run_into(model)
+        judge = self.judge
         if self.validation is not None:
-            fit_readout_mix(model, self.task, self._parts(model, self.validation), self._truth(self.validation))
+            found = judge.adapted(model, self._found(model, self.validation), self.validation)
+            judge = judge.calibrated(found, self.validation)
         name = "without pretraining" if scratch else ("pretrained encoder" if self.start else "encoder")
         seconds = time.perf_counter() - begin
         if not scratch and self.run.pretrain_seconds:
             seconds += self.run.pretrain_seconds
-        parts = self._parts(model, scored)
-        note = self._parts_note(parts, self._truth(scored))
-        contender = Contender(name, mixed(model, parts), count(model), seconds, note)
+        found = self._found(model, scored)
+        contender = Contender(name, judge, found, count(model), seconds, judge.note(found, scored))
         return contender, model, fit.state.best_score or 0.0
 
     def _start_ngrams(self, model: Model) -> None:
@@ -134,6 +131,7 @@ class Finetuning:
         readout = model.readout
         if not isinstance(readout, DocumentReadout) or readout.lexical is None:
             return
+        assert isinstance(self.objective, Supervised), "n-grams stand beside answers about documents"
         if self.ngrams is None:
             held = self.validation.store if self.validation else None
             self.run.fit_ngrams(readout.lexical, self.objective, self.tokenizer, self.store, held)
@@ -142,50 +140,35 @@ class Finetuning:
 
     def _validate(self, model: Model) -> dict[str, float]:
         assert self.validation is not None
-        parts, truth = self._parts(model, self.validation), self._truth(self.validation)
-        fit_readout_mix(model, self.task, parts, truth)
-        found = quick_score(self.task, mixed(model, parts), truth)
+        given = self.judge.adapted(model, self._found(model, self.validation), self.validation)
+        found = self.judge.quick(given, self.validation)
         score = found["metric"] - 1e-4 * found["loss"]  # ties of the metric are broken by the loss
         return {"score": score, "validation_loss": found["loss"], "metric": found["metric"]}
 
-    def _parts(self, model: Model, held: HeldRows) -> np.ndarray:
-        loader: Loader = self.run.loader(held.store, self.tokenizer, self.recipe.training)
-        return row_parts(model, loader, held.store.rows, self.run.precision.dtype)
+    def _found(self, model: Model, held: HeldRows) -> Any:
+        """What the model says of the rows, in the order of the data."""
+        loader = self.run.loader(held.store, self.tokenizer, self.recipe.training, self.objective)
+        return self.judge.found(model, held, loader, self.run.precision.dtype)
 
-    def _logits(self, model: Model, held: HeldRows) -> np.ndarray:
-        return mixed(model, self._parts(model, held))
-
-    def _parts_note(self, parts: np.ndarray, truth: np.ndarray) -> str:
-        """What the encoder and the n-grams would get without each other: who did the work?"""
-        if len(parts) == 1:
-            return ""
-        key = MAIN_METRIC[self.task.kind]
-        encoder, ngrams = (value_text(quick_score(self.task, part, truth)["metric"], key) for part in parts)
-        return f"its encoder alone gets {encoder}, its n-grams alone {ngrams}"
-
-    def _truth(self, held: HeldRows) -> np.ndarray:
-        assert held.store.labels is not None
-        return np.asarray(held.store.labels)
-
-    def _held(self, split: Any, names: list[str]) -> HeldRows | None:
+    def _held(self, split: Any) -> HeldRows | None:
         if not has_split(self.reading.data, split):
             return None
-        return held_rows(self.reading, split, self.tokenizer, names)
+        known = self.store.facts.get("fields")
+        return held_rows(self.reading, split, self.tokenizer, self.store.label_names, known)
 
-    def _baselines(self, task: Task, scored: HeldRows) -> list[ComparisonRow]:
-        wanted: list[Compared] = [name for name in self.recipe.evaluation.compare if name != "scratch"]
+    def _baselines(self, judge: Judge, scored: HeldRows) -> list[ComparisonRow]:
+        wanted = [name for name in self.compared if name != "scratch"]
         if not wanted:
             return []
         self.run.progress.say("baselines: " + ", ".join(wanted))
         train = HeldRows(self.store, list(self.reading.rows("train")))
-        found = baseline_rows(task, wanted, train, self.validation, scored, self.recipe.evaluation, self.recipe.seed)
-        return [row for row, _ in found]
+        recipe = self.recipe
+        return judge.baselines(wanted, train, self.validation, scored, recipe.evaluation, recipe.seed)
 
-    def _seed_notes(self, task: Task, contenders: list[Contender], scored: HeldRows) -> list[str]:
+    def _seed_notes(self, contenders: list[Contender], scored: HeldRows) -> list[str]:
         if len(contenders) < 2:
             return []
-        truth = self._truth(scored)
-        values = [quick_score(task, contender.logits, truth)["metric"] for contender in contenders]
+        values = [one.judge.quick(one.found, scored)["metric"] for one in contenders]
         mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
         each = ", ".join(f"{value:.4f}" for value in values)
         return [
@@ -195,7 +178,6 @@ class Finetuning:
 
     def _record(
         self,
-        task: Task,
         own: Contender,
         model: Model,
         scored: HeldRows,
@@ -208,19 +190,41 @@ class Finetuning:
         stores |= {name: held.store for name, held in (("validation", self.validation), ("test", self.test)) if held}
         language = self.tokenizer.facts().get("rules", {}).get("language")
         return replace(
-            base_record(recipe.name, task, run.command),
+            base_record(recipe.name, own.judge.task, run.command),
             seconds=time.perf_counter() - run.began,
             parameters=count(model),
             comparison=comparison,
             curves=curves,
             data_facts=run.data_facts(stores, self.store, self.tokenizer),
             config=recipe.model_dump(mode="json"),
-            diagnoses=diagnoses(curves, None, task, own.logits),
+            diagnoses=diagnoses(curves, None) + own.judge.diagnoses(own.found),
             notes=notes,
             split="test" if self.test is not None else "validation",
             language=language if language and language != "auto" else None,
-            **detail(task, own.logits, scored, recipe.evaluation, recipe.seed),
+            **own.judge.detail(own.found, scored, recipe.evaluation, recipe.seed),
         )
+
+
+def compared_with(wanted: Sequence[str] | None, judge: Judge, kind: str) -> list[str]:
+    """What the result is compared with: as asked for, else all simple models that the judge knows.
+
+    Raises ConfigError for one that does not fit the task.
+    """
+    if wanted is None:
+        return list(judge.known)
+    known = [*judge.known, "scratch"]
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigError(
+            f"evaluation.compare: {unknown[0]} does not fit objective.kind {kind}",
+            expected=f"some of: {', '.join(known)}",
+        )
+    return list(wanted)
+
+
+def make_objective(config: LabelledConfig, store: TokenStore, tokenizer: Tokenizer) -> Labelled:
+    """The objective of a recipe for the training rows."""
+    del tokenizer
+    return make_supervised(config, store)
 
 
 def make_supervised(config: SupervisedConfig, store: TokenStore) -> Supervised:

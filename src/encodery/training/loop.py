@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,6 +67,15 @@ class Objective(Protocol):
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch: ...
 
     def loss(self, output: Output, batch: Batch) -> Loss: ...
+
+
+@runtime_checkable
+class OwnLoader(Protocol):
+    """An objective that makes its batches in a way of its own."""
+
+    def loader(self, loader: Loader) -> Loader:
+        """Another loader over the same rows, in the same order."""
+        ...
 
 
 @dataclass

@@ -21,7 +21,9 @@ _HELD: tuple[Split, ...] = ("validation", "test")
 def reading_of(resolved: Resolved[Recipe]) -> Reading:
     """How the rows of a recipe are read, without a run around it."""
     recipe = resolved.config
-    return Reading(recipe.data, resolved.base, recipe.seed, recipe.labels, Path(recipe.cache or ".cache"))
+    return Reading(
+        recipe.data, resolved.base, recipe.seed, recipe.labels, Path(recipe.cache or ".cache"), fields=recipe.fields()
+    )
 
 
 def check_before(resolved: Resolved[Recipe]) -> list[str]:

@@ -98,7 +98,7 @@ class Pretraining:
             main_metric="masked_accuracy" if metrics else "mrr" if links else "",
             curves=curves,
             entropy_line=entropy,
-            diagnoses=diagnoses(curves, entropy, task, None),
+            diagnoses=diagnoses(curves, entropy),
             data_facts=facts | (self.described.facts if self.described is not None else {}),
             config=run.recipe.model_dump(mode="json"),
             notes=run.speed_notes(fit) + notes,

@@ -25,14 +25,14 @@ from encodery.objectives.cross_entropy import IGNORED
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
-from encodery.training.finetune import make_supervised
+from encodery.training.finetune import make_objective
 from encodery.training.journal import Progress
 from encodery.training.loop import Fit
 from encodery.training.precision import choose_precision
 from encodery.training.pretraining import masked_objective
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.preview_model import Stage, StageName
-from encodery.training.recipe import Recipe
+from encodery.training.recipe import LabelledConfig, Recipe
 from encodery.training.run import Run
 from encodery.training.signals import StopRequest
 
@@ -105,7 +105,8 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     run.entities.gather(recipe, resolved.base, start, run.reading().rows)
     reading = run.reading()
     rows = list(islice(reading.rows("train", Ledger()), LOOKED_AT_ROWS))
-    store = store_in_memory(rows, tokenizer, labels=reading.labels, linker=reading.linker())
+    linker, fields = reading.linker(), reading.fields
+    store = store_in_memory(rows, tokenizer, labels=reading.labels, linker=linker, fields=fields)
     require_classes(reading.labels, store.label_names, store.rows)
     objective, entities = _objective(run, reading, store, tokenizer)
     model = run.build(tokenizer, objective.readout(), recipe.seed, start)
@@ -123,8 +124,8 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
 def _objective(run: Run, reading: Reading, store: TokenStore, tokenizer: Tokenizer) -> tuple[Any, Described | None]:
     """The objective, and the entities that it learns beside the rows."""
     config = run.recipe.objective
-    if isinstance(config, SupervisedConfig):
-        return make_supervised(config, store), None
+    if isinstance(config, LabelledConfig):
+        return make_objective(config, store, tokenizer), None
     return masked_objective(config, reading, tokenizer, run.max_length)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from encodery.config import Config
-from encodery.data.sources import DataConfig, SourceConfig
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels, SourceConfig
 from encodery.data.tokenizers import TokenizerConfig
 from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.visible_tree import check_reads_trees
 from encodery.errors import ConfigError
-from encodery.evaluation.results import EvaluationConfig
+from encodery.evaluation.settings import EvaluationConfig
 from encodery.frontends.options import TextConfig
 from encodery.objectives.knowledge import KnowledgeMaskedConfig
 from encodery.objectives.masked import MaskedConfig
@@ -21,8 +22,11 @@ from encodery.objectives.supervised import SupervisedConfig
 from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
-ObjectiveConfig = Annotated[MaskedConfig | KnowledgeMaskedConfig | SupervisedConfig, Field(discriminator="kind")]
-UnlabelledConfig = Annotated[MaskedConfig | KnowledgeMaskedConfig, Field(discriminator="kind")]
+Unlabelled = MaskedConfig | KnowledgeMaskedConfig
+LabelledConfig = SupervisedConfig
+UnlabelledConfig = Annotated[Unlabelled, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[Unlabelled | LabelledConfig, Field(discriminator="kind")]
+"""What is learned: `labels` and `fields` say what rows need for it, `compose` how samples are made of them."""
 
 
 class PretrainConfig(Config):
@@ -92,8 +96,16 @@ class Recipe(Config):
                 raise ValueError(f"{error.given}; expected {error.expected}") from None
         return self
 
+    @model_validator(mode="after")
+    def _columns_are_named(self) -> Recipe:
+        self.fields()
+        return self
+
     @property
-    def labels(self) -> Literal["none", "class", "classes", "number"]:
+    def labels(self) -> Labels:
         """What kind of label the objective asks of the data."""
-        kinds = {"classify": "class", "multilabel": "classes", "regress": "number"}
-        return kinds.get(self.objective.kind, "none")  # type: ignore[return-value]
+        return self.objective.labels
+
+    def fields(self) -> tuple[DataField, ...]:
+        """What the objective asks of the data beside text and label."""
+        return self.objective.fields(self.data)

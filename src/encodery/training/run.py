@@ -35,16 +35,16 @@ from encodery.evaluation.report import render_report
 from encodery.heads.lexical import LexicalScores
 from encodery.model import Model, ModelConfig, load_matching, with_own_matrix
 from encodery.objectives.masked import MaskedConfig
-from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.objectives.supervised import Supervised
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
 from encodery.training.entities import EntityKnowledge
 from encodery.training.journal import Progress, read_journal
-from encodery.training.loop import Fit, Objective, TrainingConfig
+from encodery.training.loop import Fit, Objective, OwnLoader, TrainingConfig
 from encodery.training.ngrams import fit_ngrams
 from encodery.training.precision import choose_precision
 from encodery.training.pretraining import Pretraining, joint_loader
-from encodery.training.recipe import PretrainConfig, Recipe
+from encodery.training.recipe import LabelledConfig, PretrainConfig, Recipe, Unlabelled
 from encodery.training.signals import StopRequest
 from encodery.training.stage import Stage
 from encodery.training.word_knowledge import WordKnowledge
@@ -88,7 +88,7 @@ class Run:
         self.entities.gather(recipe, self.base, start, self.reading().rows)
         if recipe.pretrain is not None:
             start = self._pretrained(recipe.pretrain, start)
-        if isinstance(recipe.objective, MaskedConfig):
+        if isinstance(recipe.objective, Unlabelled):
             return self._masked_run(recipe.objective, recipe.training, start)
         return self._supervised_run(recipe.objective, start)
 
@@ -172,26 +172,30 @@ class Run:
     # -- reading -----------------------------------------------------------------------------------
 
     def reading(self, extra: PretrainConfig | None = None) -> Reading:
-        data, labels = self.recipe.data, self.recipe.labels
+        data, labels, fields = self.recipe.data, self.recipe.labels, self.recipe.fields()
         if extra is not None:
             data = data.model_copy(update={"train": [*data.train, *extra.data]})
-            labels = "none"
-        return Reading(data, self.base, self.recipe.seed, labels, self.cache, self.entities.knowledge)
+            labels, fields = extra.objective.labels, extra.objective.fields(data)
+        return Reading(data, self.base, self.recipe.seed, labels, self.cache, self.entities.knowledge, fields)
 
     @property
     def cache(self) -> Path:
         """Where token caches lie: as the recipe says, or beside the run's folder."""
         return Path(self.recipe.cache) if self.recipe.cache else self.folder.parent / ".cache"
 
-    def loader(self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig) -> Loader:
+    def loader(
+        self, store: TokenStore, tokenizer: Tokenizer, training: TrainingConfig, objective: Objective | None = None
+    ) -> Loader:
         """Batches of a held store, in order: for scoring."""
         budget = rounded_budget(training.batch_tokens, self.max_length)
-        return Loader(StoredWindows(store, seed=None), self.maker(tokenizer), budget, tokenizer.pad_id, 0, False)
+        loader = Loader(StoredWindows(store, seed=None), self.maker(tokenizer), budget, tokenizer.pad_id, 0, False)
+        return objective.loader(loader) if isinstance(objective, OwnLoader) else loader
 
     def maker(self, tokenizer: Tokenizer) -> SampleMaker:
         """How samples are made: special tokens, longest length, what happens to longer texts, what is known."""
         writer = self.entities.writer(tokenizer)
-        return SampleMaker.framed(tokenizer.frame, self.max_length, self.recipe.data.long, writer)
+        compose, long = self.recipe.objective.compose, self.recipe.data.long
+        return SampleMaker.framed(tokenizer.frame, self.max_length, long, writer, compose)
 
     # -- masked words ------------------------------------------------------------------------------
 
@@ -232,7 +236,7 @@ class Run:
 
     # -- labels ------------------------------------------------------------------------------------
 
-    def _supervised_run(self, config: SupervisedConfig, start: Trained | None) -> RunResult:
+    def _supervised_run(self, config: LabelledConfig, start: Trained | None) -> RunResult:
         from encodery.training.finetune import Finetuning
 
         return Finetuning(self, config, start).carry_out()
@@ -294,6 +298,8 @@ class Run:
         if described is not None:
             loader = joint_loader(loader, described, objective)
             tokens = tokens * loader.budget // loader.text_budget  # entities are counted as they come, like texts
+        if isinstance(objective, OwnLoader):
+            loader = objective.loader(loader)
         compilation = choose_compilation(training.compile, self.device, training.budget, text.epoch_tokens)
         compilation.apply(model)
         self.progress.say(compilation.reason)

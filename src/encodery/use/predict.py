@@ -19,16 +19,12 @@ from encodery.bricks.pooling import Pooling
 from encodery.data.corpus import sample_lengths
 from encodery.data.loader import Loader, Place, Prefetched, StoredWindows
 from encodery.data.packing import longest_row, rounded_budget
-from encodery.data.rows import read_mentions
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import DataError, WeightsError, nearest
-from encodery.evaluation.evaluate import probabilities, row_logits
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
-
-Text = str | tuple[str, str] | list[str] | dict[str, Any]
-"""A text, a pair of texts, or a text with its mentions: {"text": ..., "entities": [[start, stop, entity], ...]}."""
+from encodery.use.answers import Text, answerer_of
 
 # Texts that are tokenised, packed and answered together: memory stays flat however many come.
 TEXTS_AT_ONCE = 8192
@@ -44,6 +40,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         keep_memory()
+        self.answerer = answerer_of(self.trained)
         self.model = self.trained.model.eval()
         self.autocast = torch.float32 if self.precision == "fp32" else torch.bfloat16
         if self.device.type == "cpu" and can_prepare(self.precision):
@@ -69,19 +66,14 @@ class Predictor:
     ) -> Iterator[dict[str, Any]]:
         """Answer texts (or pairs of texts) as they come, however many there are.
 
-        classify: {"label", "probability", "probabilities": {label: p}} (only the `top` most probable, when given).
-        multilabel: {"labels", "probabilities"}. regress: {"number"}. `prompt` names one of the model's prompts, which
-        is put before each text; by default the one the model always uses, if any, and "" is none. Raises DataError for
-        what is no text and for an unknown prompt, WeightsError for a model without an answer (one that is only
-        pretrained: use `embed`).
+        What an answer holds is a matter of the task: see the answerers of use/answers.py. `prompt` names one of the
+        model's prompts, which is put before each text; by default the one the model always uses, if any, and "" is
+        none. Raises DataError for what is no text and for an unknown prompt, WeightsError for a model without an answer
+        (one that is only pretrained: use `embed`).
         """
-        if self.trained.task.kind in ("masked", "vectors"):
-            raise WeightsError(
-                "this model was not trained on labels: it has vectors, but no labels to predict",
-                fix="fine-tune it (start_from: THIS FOLDER), or take its vectors: embed (predict --embed)",
-            )
-        for store in self._stores(self._prompted(texts, prompt)):
-            yield from self._answers(probabilities(self.trained.task, self.logits(store)), top)
+        self.answerer.check()
+        for rows, store in self._blocks_of(self._prompted(texts, prompt)):
+            yield from self.answerer.answers(self, rows, store, top)
 
     def embed(self, texts: Iterable[Text], *, normalise: bool = True, prompt: str | None = None) -> np.ndarray:
         """One vector a text, (texts, D) float32, in order; of length 1 when `normalise`. Pooled as the model's readout
@@ -95,7 +87,7 @@ class Predictor:
     ) -> Iterator[np.ndarray]:
         """The vectors of `embed` as they come, (texts, D) for some thousand texts at a time: memory stays flat however
         many there are."""
-        for store in self._stores(self._prompted(texts, prompt)):
+        for _, store in self._blocks_of(self._prompted(texts, prompt)):
             vectors = self._vectors(store)
             if normalise:
                 vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -120,18 +112,14 @@ class Predictor:
         words = task.prompts[name]
         return (_begun(text, words) for text in texts)
 
-    def logits(self, store: TokenStore) -> np.ndarray:
-        """What the readout says of each row of a tokenised store, (rows, C) float32."""
-        return row_logits(self.model, self.loader(store), store.rows, self.autocast)
-
-    def _stores(self, texts: Iterable[Text]) -> Iterator[TokenStore]:
+    def _blocks_of(self, texts: Iterable[Text]) -> Iterator[tuple[list[Row], TokenStore]]:
         """The texts, tokenised some thousand at a time, the next ones while these are answered."""
         blocks = self._blocks(iter(texts))
         first = next(blocks, None)
         if first is None:
             return
         yield first
-        if first.rows < TEXTS_AT_ONCE:
+        if len(first[0]) < TEXTS_AT_ONCE:
             return
         feed = Prefetched(blocks, ahead=1)
         try:
@@ -139,15 +127,16 @@ class Predictor:
         finally:
             feed.close()
 
-    def _blocks(self, texts: Iterator[Text]) -> Iterator[TokenStore]:
+    def _blocks(self, texts: Iterator[Text]) -> Iterator[tuple[list[Row], TokenStore]]:
         done = 0
         while block := list(islice(texts, TEXTS_AT_ONCE)):
             yield self._store(block, done)
             done += len(block)
 
-    def _store(self, texts: Sequence[Text], before: int) -> TokenStore:
-        rows = [_as_row(text, before + number, paired=self.trained.task.paired) for number, text in enumerate(texts)]
-        return store_in_memory(rows, self.trained.tokenizer, linker=self.trained.linker())
+    def _store(self, texts: Sequence[Text], before: int) -> tuple[list[Row], TokenStore]:
+        rows = [self.answerer.row(text, before + number) for number, text in enumerate(texts)]
+        given = {"linker": self.trained.linker(), "fields": self.answerer.fields(None), "known": self.answerer.known()}
+        return rows, store_in_memory(rows, self.trained.tokenizer, **given)
 
     def loader(self, store: TokenStore) -> Loader:
         """Batches of a tokenised store, in order."""
@@ -185,25 +174,6 @@ class Predictor:
                 add(batch)
         return (total / weight[:, None]).astype(np.float32)
 
-    def _answers(self, given: np.ndarray, top: int | None) -> Iterator[dict[str, Any]]:
-        task = self.trained.task
-        for row in given:
-            if task.kind == "regress":
-                yield {"number": float(row)}
-                continue
-            order = np.argsort(-row, kind="stable")[: top or None]
-            shares = {task.labels[place]: round(float(row[place]), 6) for place in order.tolist()}
-            if task.kind == "multilabel":
-                chosen = [label for label, share in zip(task.labels, row) if share >= 0.5]
-                yield {"labels": chosen, "probabilities": shares}
-            else:
-                best = int(row.argmax())
-                yield {
-                    "label": task.labels[best],
-                    "probability": round(float(row[best]), 6),
-                    "probabilities": shares,
-                }
-
 
 def load(folder: str | Path, *, precision: str = "fp32") -> Predictor:
     """Open a model folder for use, computing in `precision`: fp32, bf16 or, on a CPU, int8.
@@ -221,19 +191,3 @@ def _begun(text: Text, words: str) -> Text:
     if isinstance(text, dict):
         raise DataError("a text with marked entities cannot have a prompt", fix='give prompt="", or the text alone')
     return words + text if isinstance(text, str) else text
-
-
-def _as_row(text: Text, number: int, *, paired: bool) -> Row:
-    where = f"text {number + 1}"
-    if paired:
-        if isinstance(text, str | dict) or len(text) != 2:
-            raise DataError(f"{where} is {text!r:.80}", expected="a pair of texts: this model was trained on pairs")
-        return Row(text[0], text[1], None, where)
-    if isinstance(text, dict) and isinstance(text.get("text"), str):
-        try:
-            return Row(text["text"], None, None, where, read_mentions(text.get("entities", ()), text["text"]))
-        except ValueError as error:
-            raise DataError(f"{where}: {error}", expected='"entities": [[start, stop, "id"], ...]') from None
-    if not isinstance(text, str):
-        raise DataError(f"{where} is {text!r:.80}", expected="one text (a string)")
-    return Row(text, None, None, where)

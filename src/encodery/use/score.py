@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from encodery.bundle import read_bundle
 from encodery.config import load_config
 from encodery.data.corpus import HeldRows, Reading, held_rows, length_facts, length_histogram
-from encodery.data.sources import DataConfig, Labels
+from encodery.data.sources import DataConfig
 from encodery.durable import replace_file
 from encodery.errors import DataError, WeightsError
-from encodery.evaluation.evaluate import masked_loss, probabilities
+from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
+from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
-from encodery.evaluation.results import EvaluationConfig, base_record, detail, diagnoses
+from encodery.evaluation.results import base_record
+from encodery.evaluation.settings import EvaluationConfig
+from encodery.evaluation.tasks import judge_of
 from encodery.model import count
 from encodery.use.predict import Predictor, load
 
-_LABELS: dict[str, Labels] = {"masked": "none", "classify": "class", "multilabel": "classes", "regress": "number"}
 _COLUMNS = ("text", "pair", "label")
 
 
@@ -65,21 +65,22 @@ def evaluate(
             f"{folder} gives vectors and no answers, so there is nothing to score",
             fix="fine-tune it first (start_from)",
         )
-    labels = _LABELS[task.kind]
-    notes: list[str] = []
-    reading = Reading(data, Path(), seed, labels, Path(), predictor.trained.knowledge)
-    held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels))
+    answerer, notes = predictor.answerer, []
+    reading = Reading(data, Path(), seed, answerer.labels, Path(), predictor.trained.knowledge, answerer.fields(data))
+    held = held_rows(reading, "test", predictor.trained.tokenizer, list(task.labels), answerer.known())
     if task.kind == "masked":
         found = _masked(predictor, held)
         if precision != "fp32":
             loss = _masked(Predictor(predictor.trained), held)["metrics"]["masked_loss"]["value"]
             notes.append(f"{precision}: the masked loss in fp32 is {loss:.4f}.")
     else:
-        logits = predictor.logits(held.store)
-        found = detail(task, logits, held, evaluation, seed)
-        found["diagnoses"] = diagnoses([], None, task, logits)
+        judge = judge_of(task, predictor.trained.tokenizer)
+        answers = _found(judge, predictor, held)
+        found = judge.detail(answers, held, evaluation, seed)
+        found["diagnoses"] = judge.diagnoses(answers)
         if precision != "fp32":
-            notes.append(_against_fp32(predictor, held, logits))
+            precise = _found(judge, Predictor(predictor.trained), held)
+            notes.append(f"{precision}: {judge.difference(answers, precise, held)}.")
     return replace(
         base_record(_name(folder), task, command),
         seconds=time.perf_counter() - began,
@@ -90,19 +91,9 @@ def evaluate(
     )
 
 
-def _against_fp32(predictor: Predictor, held: HeldRows, logits: np.ndarray) -> str:
-    """How the answers in a lower precision differ, as a sentence."""
-    precise = Predictor(predictor.trained).logits(held.store)
-    task = predictor.trained.task
-    change = np.abs(probabilities(task, logits) - probabilities(task, precise)).mean()
-    if task.kind == "regress":
-        return f"{predictor.precision}: numbers differ from those of fp32 by {change:.4g} on average."
-
-    def decided(found: np.ndarray) -> np.ndarray:
-        return found > 0 if task.kind == "multilabel" else found.argmax(axis=1)[:, None]
-
-    same = (decided(logits) == decided(precise)).all(axis=1).mean()
-    return f"{predictor.precision}: {same:.2%} of the rows are answered as in fp32; shares differ by {change:.4f}."
+def _found(judge: Judge, predictor: Predictor, held: HeldRows) -> Any:
+    """What the model says of the rows, in the order of the data."""
+    return judge.found(predictor.model, held, predictor.loader(held.store), predictor.autocast)
 
 
 def _name(folder: str | Path) -> str:

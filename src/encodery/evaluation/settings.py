@@ -1,0 +1,25 @@
+"""How a result is measured and what it is compared with: the `evaluation:` part of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from encodery.config import Config
+
+Compared = Literal["majority", "tfidf", "scratch"]
+"""Names of simple models; which of them fit is a matter of the task (evaluation/judges.py)."""
+
+
+class EvaluationConfig(Config):
+    """What the result is compared with and how sure the figures are."""
+
+    compare: list[Compared] | None = None
+    """What the result is compared with. majority: the commonest answer; tfidf: TF-IDF with a linear model on the same
+    rows; scratch: the same encoder, trained the same way, without the weights it started from. None: all simple models
+    that fit the task."""
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""
+    errors: int = Field(default=20, ge=0, le=1000)
+    """How many of the rows it is most wrong about the report shows."""
