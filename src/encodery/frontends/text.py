@@ -73,8 +73,9 @@ class TextFrontend(nn.Module):
         """The vectors of all words, (V, E): what a word readout multiplies with."""
         return self.words.matrix()
 
-    def forward(self, batch: Batch) -> States:
-        x_PE = self.words(batch.values["ids"])
+    def forward(self, batch: Batch, words_PE: Tensor | None = None) -> States:
+        """`words` are vectors to be used instead of those that the ids have."""
+        x_PE = self.words(batch.values["ids"]) if words_PE is None else words_PE
         if self.segments is not None:
             segment_P = batch.values["segment"]
             x_PE = x_PE + self.segments(segment_P.clamp_max(self.segments.num_embeddings - 1))

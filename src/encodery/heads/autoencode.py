@@ -26,7 +26,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.encoders.transformer import Block, Transformer
 from encodery.frontends.text import TextFrontend
 from encodery.heads.learning_options import AutoencodeReadoutConfig
-from encodery.heads.passes import Encode, OwnPass
+from encodery.heads.passes import Encode, OwnPass, parameters_of
 from encodery.heads.readouts import WordReadout
 
 
@@ -59,6 +59,7 @@ class AutoencodeReadout(OwnPass):
         super().__init__()
         self.config = config
         self.pooling = Pooling(config.pooling, encoder.width)
+        self.pooling_width = encoder.width
         self._frontend = [frontend]
         heads = decoder_heads(config, encoder)
         self.decoder: VectorDecoder | EnhancedDecoder
@@ -83,6 +84,19 @@ class AutoencodeReadout(OwnPass):
             hidden = self.words(States(states.vectors[batch.truth["at"]], states.layout), batch).logits
         logits = self.written(vectors_ND, batch)
         return AutoencodeOutput(logits=logits, vectors=vectors_ND, balance=states.balance, hidden=hidden)
+
+    def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
+        width, frontend = self.pooling_width, self._frontend[0]
+        if isinstance(self.decoder, VectorDecoder):
+            inside = sum(flops for _, _, flops in self.decoder.stack.costs(length, 1.0))
+        else:
+            matrices = sum(part.numel() for part in self.decoder.parameters() if part.dim() == 2)
+            inside = 2.0 * (matrices - self.decoder.positions.table.weight.numel()) + 4.0 * width * length
+        words = share * 2.0 * frontend.width * (width + frontend.vocab_size)
+        return [
+            ("readout (vectors)", parameters_of(self.pooling), 0.0),
+            ("decoder (thrown away)", parameters_of(self.decoder, self.words), inside + words),
+        ]
 
     def written(self, vectors_ND: Tensor, batch: Batch) -> Tensor:
         """What the decoder would write from these vectors, logits (M, V)."""

@@ -26,7 +26,7 @@ from encodery.encoders.recurrent import RecurrentConfig
 from encodery.encoders.watch import Watch
 from encodery.errors import ConfigError
 from encodery.heads.learning_options import DistilReadoutConfig
-from encodery.heads.passes import Encode, OwnPass
+from encodery.heads.passes import Encode, OwnPass, parameters_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,16 @@ class DistilReadout(OwnPass):
     def initialise(self, generator: torch.Generator) -> None:
         for part in (self.pooling, self.hidden, *([] if self.vector is None else [self.vector])):
             initialise(part, std=1 / math.sqrt(self.config.teacher_width), depth=1, generator=generator)
+
+    def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
+        del share
+        matrices = sum(2.0 * part.weight.numel() for part in self.hidden if isinstance(part, Linear))
+        vector = 0.0 if self.vector is None else 2.0 * self.vector.weight.numel() / max(1, length)
+        number = parameters_of(self.hidden, self.vector)
+        return [
+            ("readout (vectors)", parameters_of(self.pooling), 0.0),
+            ("maps to the teacher (thrown away)", number, matrices + vector),
+        ]
 
     def run(self, encode: Encode, batch: Batch) -> DistilOutput:
         watch = Watch(live=True) if {"hidden", "attention"} & set(self.config.match) else None

@@ -42,3 +42,18 @@ class OwnPass(nn.Module):
     def run(self, encode: Encode, batch: Batch) -> Output:
         """The answer for a batch; `encode` gives vectors of it, or of another batch that was made from it."""
         raise NotImplementedError
+
+    def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
+        """Name, parameters and forward FLOPs per token of each part, for documents of `length` tokens, when words are
+        asked for at a `share` of the positions."""
+        raise NotImplementedError
+
+    @property
+    def passes(self) -> int:
+        """How often the encoder reads a batch."""
+        return 1
+
+
+def parameters_of(*parts: nn.Module | None) -> int:
+    """How many numbers the parts learn."""
+    return sum(parameter.numel() for part in parts if part is not None for parameter in part.parameters())

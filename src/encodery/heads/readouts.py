@@ -45,6 +45,11 @@ class WordReadout(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
 
+    def flops(self, share: float) -> float:
+        """Forward FLOPs per token when a `share` of the positions is asked for."""
+        frontend = self._frontend[0]
+        return share * 2.0 * frontend.width * (self.transform.in_features + frontend.vocab_size)
+
     def forward(self, states: States, batch: Batch) -> Output:
         del batch
         x_ME = self.norm(self.activation(self.transform(states.vectors)))

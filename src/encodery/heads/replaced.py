@@ -23,10 +23,11 @@ from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.transformer import Transformer
 from encodery.errors import ConfigError
+from encodery.frontends.embeddings import LearnedTable
 from encodery.frontends.text import TextFrontend
 from encodery.heads.learning_options import GeneratorConfig, ReplacedReadoutConfig, SharingName
 from encodery.heads.options import WordReadoutConfig
-from encodery.heads.passes import Encode, OwnPass
+from encodery.heads.passes import Encode, OwnPass, parameters_of
 from encodery.heads.readouts import WordReadout
 
 
@@ -161,12 +162,27 @@ class ReplacedReadout(OwnPass):
         last = (up_to_MV < up_to_MV[:, -1:]).sum(1)
         return torch.minimum(found, last)
 
-    @property
-    def table(self) -> Tensor | None:
-        """With `disentangled`: the word vectors that the encoder reads, (V, E)."""
-        if self.difference is None:
-            return None
-        return self._frontend[0].matrix().detach() + self.difference
+    @torch.no_grad()
+    def settle(self) -> None:
+        """With `disentangled`: give the model the word vectors that the encoder has read. To be done once, at the end:
+        the generator's are gone then."""
+        if self.difference is not None:
+            words = self._frontend[0].words
+            assert isinstance(words, LearnedTable), "only a learned table has a difference"
+            words.weight += self.difference
+            self.difference.zero_()
+
+    def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
+        width = self.hidden.in_features
+        own = parameters_of(self.hidden, self.answer)
+        rows = [("readout (replaced words)", own, 2.0 * width * (width + 1))]
+        if self.generator is None:
+            return rows
+        made, frontend = self.generator, self.generator.frontend
+        inside = sum(flops for _, _, flops in made.encoder.costs(length, share))
+        words = share * 2.0 * frontend.width * (made.encoder.config.width + frontend.vocab_size)
+        number = parameters_of(made) + (0 if self.difference is None else self.difference.numel())
+        return [*rows, ("generator (thrown away)", number, inside + words)]
 
     def _told(self, encode: Encode, batch: Batch) -> ReplacedOutput:
         words = None

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from encodery.batch import Batch, Output
-from encodery.heads.passes import Encode, OwnPass, answered
+from encodery.heads.passes import Encode, OwnPass, answered, parameters_of
+from encodery.heads.readouts import WordReadout
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,22 @@ class SeveralReadout(OwnPass):
     def initialise(self, generator: torch.Generator) -> None:
         for part in self.parts:
             part.initialise(generator)  # type: ignore[operator]
+
+    @property
+    def passes(self) -> int:
+        """One for each part."""
+        return len(self.parts)
+
+    def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
+        rows: list[tuple[str, int, float]] = []
+        for part in self.parts:
+            if isinstance(part, OwnPass):
+                rows += part.costs(length, share)
+            elif isinstance(part, WordReadout):
+                rows.append(("readout (words)", parameters_of(part), part.flops(share)))
+            else:
+                rows.append(("readout", parameters_of(part), 2.0 * parameters_of(part) / max(1, length)))
+        return rows
 
     def run(self, encode: Encode, batch: Batch) -> SeveralOutput:
         assert len(batch.views) == len(self.parts), "as many views of a batch as readouts"

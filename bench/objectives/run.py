@@ -1,0 +1,308 @@
+"""What pretraining objectives are worth in the same time: python bench/objectives/run.py [ROW ...].
+
+Each row learns without labels for the same wall-clock time from the same texts (agnews, Brown, Wikipedia), with the
+same encoder, optimizer and tokenizer; what comes out is fine-tuned on three tasks, three seeds each, by one recipe.
+The row "nothing" begins fine-tuning from fresh weights, "co-occurrence alone" from embeddings that counts of the same
+texts gave. $ENCODERY_DATA names the folder of the data sets. Every fine-tuning is kept as soon as it is done: the same
+command goes on where it was stopped. --quick only checks that everything runs; its figures go to runs/objectives-quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ENCODER: dict[str, Any] = {"preset": "mini", "depth": 3, "max_length": 128, "drop_rate": 0.1}
+OBJECTIVES: dict[str, dict[str, Any] | None] = {
+    "nothing": None,
+    "co-occurrence alone": {"kind": "masked"},
+    "masked tokens": {"kind": "masked"},
+    "masked words": {"kind": "masked", "unit": "word"},
+    "masked spans": {"kind": "masked", "unit": "span"},
+    "replaced words (ELECTRA)": {"kind": "replaced"},
+    "replaced words, disentangled (DeBERTa-v3)": {"kind": "replaced", "sharing": "disentangled"},
+    "causal": {"kind": "causal"},
+    "denoising (BART)": {"kind": "denoise"},
+    "denoising, spans (T5)": {"kind": "denoise", "noise": "spans"},
+    "TSDAE": {"kind": "autoencode", "method": "tsdae"},
+    "RetroMAE": {"kind": "autoencode", "method": "retromae"},
+    "sentence order and masked words (ALBERT)": {"kind": "order"},
+    "next sentence and masked words (BERT)": {"kind": "order", "pairs": "next"},
+    "SimCSE": {"kind": "contrast"},
+    "masked and SimCSE": {
+        "kind": "several",
+        "objectives": [{"kind": "masked"}, {"kind": "contrast"}],
+        "weights": [1.0, 0.1],
+    },
+}
+# What a row needs of its encoder; it is fine-tuned as it was pretrained.
+ENCODERS: dict[str, dict[str, Any]] = {"causal": {"pattern": "causal"}, "SimCSE": {}}
+DROP: dict[str, float] = {"SimCSE": 0.1, "masked and SimCSE": 0.1}
+CORPUS = """\
+  train:
+    - {{path: {data}/agnews/train.jsonl, text: [title, text]}}
+    - {{path: {data}/brown/train.txt, documents: blank}}
+    - {{path: {data}/wikitext2/valid.txt, documents: blank}}
+    - {{path: {data}/wikitext2/test.txt, documents: blank}}
+  validation_share: 0.02
+"""
+PRETRAIN = """\
+name: pretraining
+output: {output}
+cache: {work}/cache
+seed: {seed}
+data:
+{corpus}
+tokenizer: {{path: {work}/tokenizer.json}}
+encoder: {encoder}
+objective: {objective}
+training:
+  budget: {budget}
+  batch_tokens: 2048
+  validations: 1
+  optim: {{kind: muon, schedule: linear, weight_decay: 0.3}}
+evaluation: {{compare: []}}
+"""
+FINETUNE = """\
+name: finetuning
+output: {output}
+cache: {work}/cache
+seed: {seed}
+{start}
+data:
+  train: {data}/{task}/train.jsonl
+{held}
+  test: {data}/{task}/test.jsonl
+  text: {text}
+  label: label
+tokenizer: {{path: {work}/tokenizer.json}}
+encoder: {encoder}
+objective: {{kind: classify, drop_rate: 0.1}}
+training: {{budget: {budget}, batch_tokens: 1024, validations: 4, optim: {{lr: 1e-3, schedule: linear, warmup: 0.1}}}}
+evaluation: {{compare: []}}
+"""
+TASKS: dict[str, dict[str, str]] = {
+    "sst2": {"text": "text", "budget": "4 epochs", "dev": "dev.jsonl"},
+    "agnews": {"text": "[title, text]", "budget": "2 epochs", "dev": "dev.jsonl"},
+    "banking77": {"text": "text", "budget": "10 epochs"},
+}
+HEAD = """\
+# Pretraining objectives in the same time
+
+Made by `python bench/objectives/run.py`. {minutes:g} minutes of wall-clock time for each objective, start of the
+embeddings included, on the same texts ({words}), then the same fine-tuning on each task with {seeds} seeds; from
+scratch, no outside weights. Test accuracy in percent: the mean over the seeds, and in brackets the mean of their 95 %
+intervals (bootstrap over test rows); +- is the standard deviation over seeds. The pretraining seed is one: differences
+within two of these deviations say nothing. Settings are those of masked words for all, tuned for none. "Mean" is over
+the tasks, with a 95 % interval from the seeds alone (t distribution).
+
+{date}, {hardware}, {versions}.
+
+| objective | {tasks} | mean | tokens read, M | says of itself |
+|---|{rules}---|---|---|
+"""
+
+
+class Bench:
+    """Where everything lies, and how large it is."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked = asked
+        self.data = Path(os.environ["ENCODERY_DATA"]).resolve()
+        name = "objectives-quick" if asked.quick else "objectives"
+        self.work = Path("runs").resolve() / name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.place = self.work if asked.quick else HERE
+        self.figures = self.place / "results.json"
+        self.found: dict[str, Any] = {"pretraining": {}, "finetuning": {}}
+        if self.figures.exists():
+            self.found = json.loads(self.figures.read_text(encoding="utf-8"))
+
+    def tokenizer(self) -> None:
+        """One for all rows, from the texts that all of them read."""
+        if (self.work / "tokenizer.json").exists():
+            return
+        texts = self.work / "texts.txt"
+        with texts.open("w", encoding="utf-8") as out:
+            for line in (self.data / "agnews" / "train.jsonl").read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                out.write(f"{row['title']} {row['text']}\n")
+            for name in ("brown/train.txt", "wikitext2/valid.txt", "wikitext2/test.txt"):
+                out.write((self.data / name).read_text(encoding="utf-8"))
+        command = [sys.executable, "-m", "encodery", "tokenizer", str(texts), "--vocab-size", "8000"]
+        subprocess.run([*command, "--output", str(self.work)], check=True)
+
+    def encoder(self, row: str) -> dict[str, Any]:
+        return ENCODER | ENCODERS.get(row, {})
+
+    def pretrain(self, row: str) -> Path | None:
+        """The model folder of a row, learned now or before; None for nothing."""
+        objective = OBJECTIVES[row]
+        if objective is None:
+            return None
+        folder = self.work / _slug(row) / "pretrained"
+        if row in self.found["pretraining"] and (folder / "config.json").exists():
+            return folder
+        budget = "20 steps" if self.asked.quick else f"{60 * self.asked.minutes:g}s"
+        budget = "1 steps" if row == "co-occurrence alone" else budget
+        # Text that is seen a few times needs no dropout, but SimCSE lives on it.
+        encoder = self.encoder(row) | {"drop_rate": DROP.get(row, 0.0)}
+        text = PRETRAIN.format(
+            output=folder,
+            work=self.work,
+            seed=self.asked.seed,
+            corpus=CORPUS.format(data=self.data),
+            encoder=json.dumps(encoder),
+            objective=json.dumps(objective),
+            budget=budget,
+        )
+        record = self._train(text, folder)
+        steps = [one for one in _journal(folder) if one.get("kind") == "step"]
+        main = record["main_metric"]
+        self.found["pretraining"][row] = {
+            "minutes": steps[-1]["seconds"] / 60,
+            "tokens": steps[-1]["tokens"],
+            "metric": [main, record["metrics"].get(main, {}).get("value")],
+            "asked": budget,
+            "hardware": f"{record['hardware']['cpu']}, {record['hardware']['threads']} threads",
+            "versions": record["versions"],
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        self.write()
+        return folder
+
+    def finetune(self, row: str, task: str, seed: int, start: Path | None) -> None:
+        """One fine-tuning, kept as soon as it is done."""
+        results = self.found["finetuning"].setdefault(row, {}).setdefault(task, {})
+        if str(seed) in results:
+            return
+        held = TASKS[task].get("dev")
+        folder = self.work / _slug(row) / f"{task}-{seed}"
+        text = FINETUNE.format(
+            output=folder,
+            work=self.work,
+            seed=seed,
+            start=f"start_from: {start}" if start is not None else "",
+            data=self.data,
+            task=task,
+            held=f"  validation: {self.data}/{task}/{held}" if held else "  validation_share: 0.1",
+            text=TASKS[task]["text"],
+            encoder=json.dumps(self.encoder(row)),
+            budget="10 steps" if self.asked.quick else TASKS[task]["budget"],
+        )
+        record = self._train(text, folder)
+        results[str(seed)] = record["metrics"]["accuracy"]
+        self.write()
+        print(f"{row}: {task}, seed {seed}: {100 * results[str(seed)]['value']:.1f}", flush=True)
+
+    def _train(self, recipe: str, folder: Path) -> dict[str, Any]:
+        """Carry out a recipe in a folder of its own; what an interrupted one has left is moved aside."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(folder.with_name(f"{folder.name}-left-{time.strftime('%Y%m%d-%H%M%S')}"))
+        file = folder.with_name(f"{folder.name}.yaml")
+        file.write_text(recipe, encoding="utf-8")
+        with folder.with_name(f"{folder.name}.log").open("w", encoding="utf-8") as log:
+            command = [sys.executable, "-m", "encodery", "train", str(file)]
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
+        if done.returncode:
+            sys.exit(f"{file} failed; {folder.name}.log beside it says why")
+        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+    def write(self) -> None:
+        """The table, and the figures behind it."""
+        self.figures.write_text(json.dumps(self.found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = [line for row in OBJECTIVES if (line := self._line(row)) is not None]
+        known = list(self.found["pretraining"].values())
+        if not lines or not known:
+            return
+        versions = ", ".join(f"{name} {version}" for name, version in known[-1]["versions"].items())
+        head = HEAD.format(
+            minutes=self.asked.minutes,
+            words="agnews, Brown, part of Wikitext-2: 13 MB",
+            seeds=self.asked.seeds,
+            date=known[-1]["date"],
+            hardware=known[-1]["hardware"],
+            versions=versions,
+            tasks=" | ".join(TASKS),
+            rules="---|" * len(TASKS),
+        )
+        (self.place / "RESULTS.md").write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+
+    def _line(self, row: str) -> str | None:
+        """One row of the table; None until all of its tasks have a number."""
+        results = self.found["finetuning"].get(row, {})
+        if not all(results.get(task) for task in TASKS):
+            return None
+        cells = []
+        for task in TASKS:
+            several = list(results[task].values())
+            value, low, high = (100 * statistics.fmean(one[key] for one in several) for key in ("value", "low", "high"))
+            spread = 100 * statistics.stdev(one["value"] for one in several) if len(several) > 1 else 0.0
+            cells.append(f"{value:.1f} ({low:.1f} to {high:.1f}) +- {spread:.1f}")
+        seeds = sorted(set.intersection(*(set(results[task]) for task in TASKS)))
+        means = [100 * statistics.fmean(results[task][seed]["value"] for task in TASKS) for seed in seeds]
+        cells.append(_with_interval(means))
+        first = self.found["pretraining"].get(row)
+        said = "" if first is None or first["metric"][1] is None else f"{first['metric'][0]} {first['metric'][1]:.3f}"
+        tokens = "0" if first is None else f"{first['tokens'] / 1e6:.2f}"
+        return f"| {row} | {' | '.join(cells)} | {tokens} | {said} |"
+
+
+def _with_interval(means: list[float]) -> str:
+    """The mean with its 95 % interval, by the t distribution."""
+    mean = statistics.fmean(means)
+    if len(means) < 2:
+        return f"{mean:.1f}"
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(means) - 1)) * statistics.stdev(means) / math.sqrt(len(means))
+    return f"{mean:.1f} ({mean - half:.1f} to {mean + half:.1f})"
+
+
+def _slug(row: str) -> str:
+    return "".join(char if char.isalnum() else "-" for char in row.lower()).strip("-")
+
+
+def _journal(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="by default all")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows and stop")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of pretraining, for each row (default 5)")
+    parser.add_argument("--seeds", type=int, default=3, help="of fine-tuning, for each task (default 3)")
+    parser.add_argument("--seed", type=int, default=1, help="of pretraining (default 1)")
+    parser.add_argument("--quick", action="store_true", help="a few steps of each: does everything run?")
+    asked = parser.parse_args()
+    if asked.list:
+        sys.exit("\n".join(OBJECTIVES))
+    if unknown := [row for row in asked.rows if row not in OBJECTIVES]:
+        sys.exit(f"no row {', '.join(unknown)}; --list prints the names")
+    if "ENCODERY_DATA" not in os.environ:
+        sys.exit("set ENCODERY_DATA to the folder that holds agnews/, brown/, wikitext2/, sst2/ and banking77/")
+    if asked.quick:
+        asked.seeds = 1
+    bench = Bench(asked)
+    bench.tokenizer()
+    for row in asked.rows or OBJECTIVES:
+        start = bench.pretrain(row)
+        for task in TASKS:
+            for seed in range(1, asked.seeds + 1):
+                bench.finetune(row, task, seed, start)
+    bench.write()
+
+
+if __name__ == "__main__":
+    main()
