@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ from encodery.data.answers import (
     squad_rows,
 )
 from encodery.data.fields import BadField
+from encodery.data.ledger import Ledger
 from encodery.data.rows import Row
+from encodery.data.sources import DataConfig, read_rows
 from encodery.data.tokenizers import Encoded
 
 CONTEXT = "The red fox saw the red hen. 狐狸跑了。"
@@ -147,7 +150,9 @@ def test_the_field_reads_its_column() -> None:
     column = AnswerField("gold")
     assert column.columns == (("answers", "gold"),)
     assert column.read({"gold": ["fox"]}, CONTEXT).spans == ((8, 11),)
-    assert column.read({}, CONTEXT) == Answers()
+    assert column.read({"gold": None}, CONTEXT) == Answers()
+    with pytest.raises(BadField, match="no 'gold'; the row has 'answers'"):
+        column.read({"answers": []}, CONTEXT)
 
 
 @given(st.integers(1, 400), st.integers(1, 60), st.integers(0, 60))
@@ -174,3 +179,28 @@ def test_the_question_stands_in_every_window(question: int, context: int, room: 
     assert {place for window in windows for place in range(window.start, window.stop)} == set(range(context))
     kept = windows[0].question
     assert kept == question or room - kept == min(SHORTEST_CONTEXT, room // 2, context)
+
+
+def test_a_nested_file_is_read_as_rows(tmp_path: Path) -> None:
+    asked = [
+        {"id": "a", "question": "Who?", "answers": [{"text": "fox", "answer_start": 9}], "is_impossible": False},
+        {"id": "b", "question": "Why?", "answers": [], "is_impossible": True},
+        {"id": "c", "question": "Which?", "answers": [{"text": "red", "answer_start": 5}]},
+        {"id": "d", "answers": []},
+    ]
+    paragraphs = [{"context": CONTEXT, "qas": asked}]
+    document = {"version": "2.0", "data": [{"title": "Fox", "paragraphs": paragraphs}]}
+    (tmp_path / "squad.json").write_text(json.dumps(document), encoding="utf-8")
+    columns = {"text": "context", "pair": "question"}
+    data = DataConfig.model_validate({"train": "squad.json", "validation_share": 0, "bad_rows_share": 1, **columns})
+    ledger = Ledger()
+    fields = (AnswerField("answers"),)
+    rows = list(read_rows(data, "train", base=tmp_path, labels="none", seed=0, ledger=ledger, fields=fields))
+    assert [(row.pair, row.beside["answers"]) for row in rows] == [
+        ("Who?", Answers((Answer(8, 11),), mended=1)),
+        ("Why?", Answers()),
+    ]
+    said = json.dumps(ledger.summary())
+    assert "an answer does not stand where its offset says" in said
+    assert "squad.json:item 3" in said
+    assert "missing pair column" in said

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from encodery.data import ledger
 from encodery.data.fields import BadField
 
 if TYPE_CHECKING:
     from encodery.data.rows import Row
     from encodery.data.tokenizers import Encoded, Tokenizer
 
-NOT_ANSWERS: Final = "the answers cannot be read"
-ANSWER_ELSEWHERE: Final = "an answer does not stand where its offset says"
 SHORTEST_CONTEXT: Final = 16
 """Tokens of the context that a window holds at least: a longer question is cut."""
 
@@ -49,13 +48,13 @@ def read_answers(value: Any, context: str) -> Answers:
     mended = 0
     for text, start in _pairs(value):
         if not text.strip():
-            raise BadField(NOT_ANSWERS, "an answer is blank; write [] where the text has none")
+            raise BadField(ledger.BAD_ANSWERS, "an answer is blank; write [] where the text has none")
         if start is not None and start >= 0 and context.startswith(text, start):
             spans[Answer(start, start + len(text))] = None
             continue
         places = _places(text, context)
         if len(places) != 1:
-            raise BadField(ANSWER_ELSEWHERE, _why(text, start, places))
+            raise BadField(ledger.ANSWER_ELSEWHERE, _why(text, start, places))
         mended += 1
         spans[Answer(places[0], places[0] + len(text))] = None
     return Answers(tuple(spans), mended)
@@ -76,22 +75,22 @@ def _pairs(value: Any) -> list[tuple[str, int | None]]:
             return [_pair(value)]
         starts = [None] * len(texts) if starts is None else starts
         if not isinstance(starts, list | tuple) or len(starts) != len(texts):
-            raise BadField(NOT_ANSWERS, f"{len(texts)} texts, and offsets {str(starts)[:40]}")
+            raise BadField(ledger.BAD_ANSWERS, f"{len(texts)} texts, and offsets {str(starts)[:40]}")
         return [_pair({"text": text, "start": start}) for text, start in zip(texts, starts)]
     if isinstance(value, list | tuple):
         return [_pair({"text": one} if isinstance(one, str) else one) for one in value]
-    raise BadField(NOT_ANSWERS, f"{str(value)[:40]!r} is no list of answers")
+    raise BadField(ledger.BAD_ANSWERS, f"{str(value)[:40]!r} is no list of answers")
 
 
 def _pair(given: Any) -> tuple[str, int | None]:
     text = given.get("text") if isinstance(given, Mapping) else None
     if not isinstance(text, str):
-        raise BadField(NOT_ANSWERS, f'{str(given)[:40]} is not {{"text": "...", "start": 0}}')
+        raise BadField(ledger.BAD_ANSWERS, f'{str(given)[:40]} is not {{"text": "...", "start": 0}}')
     start = given.get("start", given.get("answer_start"))
     if isinstance(start, float) and start.is_integer():
         start = int(start)
     if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
-        raise BadField(NOT_ANSWERS, f"the offset {str(start)[:20]!r} of {text[:40]!r} is no whole number")
+        raise BadField(ledger.BAD_ANSWERS, f"the offset {str(start)[:20]!r} of {text[:40]!r} is no whole number")
     return text, start
 
 
@@ -235,7 +234,10 @@ class AnswerField:
         return None
 
     def read(self, value: Mapping[str, Any], text: str) -> Answers:
-        return read_answers(value.get(self.column), text)
+        if self.column not in value:
+            there = ", ".join(map(repr, value))
+            raise BadField(ledger.MISSING_ANSWERS, f"no {self.column!r}; the row has {there}")
+        return read_answers(value[self.column], text)
 
     def gatherer(self, known: Mapping[str, Any] | None) -> AnswerGatherer:
         del known

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from encodery.data import ledger
 from encodery.data.fields import BadField
 
 if TYPE_CHECKING:
     from encodery.data.rows import Row
     from encodery.data.tokenizers import Encoded, Tokenizer
 
-NOT_CHOICES: Final = "the options of a choice cannot be read"
-NO_SUCH_CHOICE: Final = "the label names none of the options"
 MOST_CHOICES: Final = 26
 
 
@@ -38,15 +37,15 @@ def read_options(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):
         value = value.get("text")
     if not isinstance(value, list | tuple):
-        raise BadField(NOT_CHOICES, f'{str(value)[:40]!r} is not ["...", "..."]')
+        raise BadField(ledger.BAD_CHOICES, f'{str(value)[:40]!r} is not ["...", "..."]')
     options: list[str] = []
     for place, one in enumerate(value):
         option = str(one) if isinstance(one, int | float) and one == one else one
         if not isinstance(option, str) or not option.strip():
-            raise BadField(NOT_CHOICES, f"option {place} is {str(one)[:20]!r}: write a text for each")
+            raise BadField(ledger.BAD_CHOICES, f"option {place} is {str(one)[:20]!r}: write a text for each")
         options.append(option)
     if not 2 <= len(options) <= MOST_CHOICES:
-        raise BadField(NOT_CHOICES, f"{len(options)} options: give from 2 to {MOST_CHOICES}")
+        raise BadField(ledger.BAD_CHOICES, f"{len(options)} options: give from 2 to {MOST_CHOICES}")
     return tuple(options)
 
 
@@ -57,7 +56,7 @@ def right_choice(label: Any, options: Sequence[str], names: Sequence[Any] = ()) 
     Raises BadField.
     """
     if isinstance(label, bool) or not isinstance(label, int | float | str):
-        raise BadField(NO_SUCH_CHOICE, f"the label is {str(label)[:20]!r}")
+        raise BadField(ledger.NO_SUCH_CHOICE, f"the label is {str(label)[:20]!r}")
     text = label.strip() if isinstance(label, str) else label
     for known in (list(options), [str(name) for name in names]):
         if isinstance(text, str) and known.count(text) == 1:
@@ -72,7 +71,7 @@ def right_choice(label: Any, options: Sequence[str], names: Sequence[Any] = ()) 
     if not 0 <= number < len(options):
         letters = f"A to {chr(ord('A') + len(options) - 1)}"
         expected = f"0 to {len(options) - 1}, {letters}, or the text of one"
-        raise BadField(NO_SUCH_CHOICE, f"{str(label)[:40]!r} of {len(options)} options; give {expected}")
+        raise BadField(ledger.NO_SUCH_CHOICE, f"{str(label)[:40]!r} of {len(options)} options; give {expected}")
     return number
 
 
@@ -122,13 +121,19 @@ class ChoiceField:
 
     def read(self, value: Mapping[str, Any], text: str) -> Choices:
         del text
-        given = value.get(self.column)
+        if self.column not in value:
+            there = ", ".join(map(repr, value))
+            raise BadField(ledger.MISSING_CHOICES, f"no {self.column!r}; the row has {there}")
+        given = value[self.column]
         options = read_options(given)
         if self.label is None:
             return Choices(options)
         names = given.get("label") if isinstance(given, Mapping) else None
         names = names if isinstance(names, list | tuple) and len(names) == len(options) else ()
-        return Choices(options, right_choice(value.get(self.label), options, names))
+        label = value.get(self.label)
+        if label is None or label == "":
+            raise BadField(ledger.MISSING_LABEL)
+        return Choices(options, right_choice(label, options, names))
 
     def gatherer(self, known: Mapping[str, Any] | None) -> ChoiceGatherer:
         del known

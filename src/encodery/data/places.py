@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import glob
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -398,7 +399,11 @@ def looked_at(file: Path, name: str, encoding: str, guess: bool) -> Format:
         return "text"
 
 
+_NESTED = re.compile(r'\{\s*("version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[\s*\{')
+
+
 def _object_or_lines(first: str) -> Format:
-    """A `.json` that starts with `{`: one object per line, or one object over many lines (refused)."""
-    line = first.splitlines()[0]
-    return "json" if line.strip() == "{" else "jsonl"
+    """A `.json` that starts with `{`: one object per line, or one object as a whole, as questions in SQuAD's form are
+    (data/answers.py; any other is refused)."""
+    whole = first.splitlines()[0].strip() == "{" or _NESTED.match(first) is not None
+    return "json" if whole else "jsonl"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from encodery.data import hub, ledger
+from encodery.data.answers import squad_rows
 from encodery.data.lines import MARK, Lines, Reading, open_lines
 from encodery.data.places import Place
 from encodery.errors import DataError, MissingExtra, nearest
@@ -299,7 +300,8 @@ def _json_error(error: Exception) -> str:
 
 
 def _json_array(place: Place, how: Reading) -> Iterator[Raw]:
-    """A `.json` file that is one array of objects, read as a whole: large data belongs into JSON Lines."""
+    """A `.json` file that is one array of objects, or questions as SQuAD nests them; read as a whole: large data
+    belongs into JSON Lines."""
     with open_lines(place, how) as lines:
         text = "".join(lines)
     if not text:
@@ -314,6 +316,8 @@ def _json_array(place: Place, how: Reading) -> Iterator[Raw]:
             expected="one JSON array of objects",
             fix="mend the file, or write one object per line and name it .jsonl",
         ) from error
+    nested = squad_rows(values)
+    values = values if nested is None else list(nested)
     if not isinstance(values, list):
         raise DataError(
             f"{place.name}: holds one JSON {'object' if isinstance(values, dict) else 'value'}",
