@@ -16,9 +16,18 @@ from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig, VisionConfig
 from encodery.frontends.text import TextFrontend
 from encodery.frontends.vision import VisionFrontend
+from encodery.heads.decoder_options import DecoderConfig
 from encodery.heads.kinds import make_readout
-from encodery.heads.options import ReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+from encodery.heads.options import (
+    ReadoutConfig,
+    SeveralReadoutConfig,
+    VectorReadoutConfig,
+    WordReadoutConfig,
+    kept_readout,
+)
+from encodery.heads.passes import OwnPass, answered
 from encodery.heads.readouts import VectorReadout, WordReadout
+from encodery.heads.replaced import ReplacedReadout
 
 
 class ModelConfig(Config):
@@ -32,7 +41,9 @@ class ModelConfig(Config):
 def with_own_matrix(readout: ReadoutConfig, frontend: TextConfig) -> ReadoutConfig:
     """The readout, with a matrix of its own for words whose vectors would cost more than the encoder to make anew at
     each step (a convolution over the characters of the whole vocabulary)."""
-    if isinstance(readout, WordReadoutConfig) and frontend.makes_anew:
+    if isinstance(readout, SeveralReadoutConfig):
+        return readout.model_copy(update={"parts": tuple(with_own_matrix(part, frontend) for part in readout.parts)})
+    if isinstance(readout, WordReadoutConfig | DecoderConfig) and frontend.makes_anew:
         return readout.model_copy(update={"tied": False})
     return readout
 
@@ -43,10 +54,9 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.encoder.width
-        self.frontend = TextFrontend(config.frontend, width)
+        self.frontend = TextFrontend(config.frontend, config.encoder.width)
         self.encoder = make_encoder(config.encoder, self.frontend.width)
-        self.readout = make_readout(config.readout, width, self.frontend)
+        self.readout = make_readout(config.readout, config.encoder, self.frontend)
 
     def initialise(self, seed: int) -> Model:
         """Draw all weights from `seed`; the same seed gives the same weights."""
@@ -65,14 +75,17 @@ class Model(nn.Module):
         return self.encoder(self._entered(batch), watch=watch)
 
     def forward(self, batch: Batch) -> Output:
-        # The flat positions of the masked words, `truth["at"]` (M,), are all that the word readout asks for.
-        at = batch.truth["at"] if isinstance(self.readout, WordReadout) else None
-        return self.readout(self.encoder(self._entered(batch), at), batch)
+        return answered(self.readout, self._encoded, batch)
 
-    def _entered(self, batch: Batch) -> States:
+    def _encoded(
+        self, batch: Batch, at: Tensor | None = None, *, watch: Watch | None = None, words: Tensor | None = None
+    ) -> States:
+        return self.encoder(self._entered(batch, words), at, watch)
+
+    def _entered(self, batch: Batch, words: Tensor | None = None) -> States:
         if batch.layout.branch is not None:
             check_reads_trees(self.config.encoder)
-        return self.frontend(batch)
+        return self.frontend(batch, words)
 
 
 class VisionModelConfig(Config):
@@ -124,15 +137,17 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
     A training step costs about three times the forward pass. The word readout, and where the encoder can do so the last
     block, work on the masked share only.
     """
-    words = isinstance(model.readout, WordReadout)
+    words, passes = isinstance(model.readout, WordReadout), 1
+    if isinstance(model.readout, OwnPass):
+        passes = model.readout.passes
     rows = [PartCost(f"frontend ({model.frontend.describe()})", count(model.frontend), model.frontend.flops())]
     for name, parameters, flops in model.encoder.costs(length, mask_share if words else 1.0):
-        rows.append(PartCost(f"encoder: {name}", parameters, flops))
+        rows.append(PartCost(f"encoder: {name}", parameters, passes * flops))
     if isinstance(model.readout, WordReadout):
-        width, inner = model.config.encoder.width, model.frontend.width
-        flops = mask_share * 2.0 * inner * (width + model.frontend.vocab_size)
         shared = "matrix shared" if model.readout.words is None else "matrix of its own"
-        rows.append(PartCost(f"readout (words, {shared})", count(model.readout), flops))
+        rows.append(PartCost(f"readout (words, {shared})", count(model.readout), model.readout.flops(mask_share)))
+    elif isinstance(model.readout, OwnPass):
+        rows += [PartCost(*row) for row in model.readout.costs(length, mask_share)]
     else:
         rows.append(PartCost("readout", count(model.readout), 2.0 * count(model.readout) / max(1, length)))
     return rows
@@ -149,3 +164,19 @@ def load_matching(model: Model, weights: dict[str, Tensor]) -> list[str]:
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     return sorted(set(own) - set(fitting))
+
+
+def without_companions(model: Model) -> Model:
+    """The model as it is kept when learning is done, in the mode it is in: what only taught the encoder (a generator, a
+    decoder, maps to a teacher) is left out. The model itself, where it has nothing of the kind."""
+    readout = kept_readout(model.config.readout)
+    if readout == model.config.readout:
+        return model
+    for part in model.modules():
+        if isinstance(part, ReplacedReadout):
+            part.settle()
+    made = Model(model.config.model_copy(update={"readout": readout})).to(model.device)
+    weights = {name.replace("readout.parts.0.", "readout.", 1): value for name, value in model.state_dict().items()}
+    missing = load_matching(made, weights)
+    assert not missing, f"no weights for {missing}"
+    return made.train(model.training)

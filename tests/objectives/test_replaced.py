@@ -15,7 +15,7 @@ from encodery.encoders.kinds import make_encoder
 from encodery.encoders.watch import Watch
 from encodery.errors import ConfigError
 from encodery.frontends.text import TextFrontend
-from encodery.heads.learning_options import GeneratorConfig, ReplacedReadoutConfig
+from encodery.heads.options import GeneratorConfig, ReplacedReadoutConfig
 from encodery.heads.replaced import ReplacedReadout, generator_config
 from encodery.objectives.cross_entropy import IGNORED
 from encodery.objectives.replaced import Replaced, ReplacedConfig

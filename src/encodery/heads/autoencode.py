@@ -25,7 +25,7 @@ from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.transformer import Block, Transformer
 from encodery.frontends.text import TextFrontend
-from encodery.heads.learning_options import AutoencodeReadoutConfig
+from encodery.heads.options import AutoencodeReadoutConfig
 from encodery.heads.passes import Encode, OwnPass, parameters_of
 from encodery.heads.readouts import WordReadout
 

@@ -25,7 +25,7 @@ from encodery.encoders.options import TransformerConfig
 from encodery.encoders.recurrent import RecurrentConfig
 from encodery.encoders.watch import Watch
 from encodery.errors import ConfigError
-from encodery.heads.learning_options import DistilReadoutConfig
+from encodery.heads.options import DistilReadoutConfig
 from encodery.heads.passes import Encode, OwnPass, parameters_of
 
 

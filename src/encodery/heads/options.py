@@ -8,8 +8,12 @@ from pydantic import Field
 
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
+from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.vector_options import TokenReadoutConfig
 
 LinkScoreName = Literal["transe", "distmult", "rotate"]
+SharingName = Literal["tied", "disentangled", "separate"]
+MatchName = Literal["hidden", "attention", "vectors"]
 
 
 class WordReadoutConfig(Config):
@@ -81,8 +85,147 @@ class VectorReadoutConfig(Config):
     """Linear layers that the pooled vector passes, in order, as in some models of sentence-transformers."""
     normalise: bool = True
     """Whether vectors are scaled to length 1, so that their product is the cosine."""
+    first_dense: tuple[DenseConfig, ...] | None = None
+    """Layers for the first text of a row (a query), where they are others than those of `dense`."""
+    scale: float | None = Field(default=None, gt=0, le=1000)
+    """What similarities are multiplied with, learned from there on; none when left out."""
+
+
+class GeneratorConfig(Config):
+    """The small model that puts words in the place of others (ELECTRA, Clark et al. 2020, section 3.2)."""
+
+    width: float = Field(default=0.5, gt=0, le=4)
+    """Its width as a share of the encoder's, rounded to whole heads."""
+    depth: float = Field(default=0.5, gt=0, le=4)
+    """Its blocks as a share of the encoder's, at least one."""
+    sharing: SharingName = "tied"
+    """Word vectors that both models read: tied, one table that learns from both losses (ELECTRA, section 3.2);
+    disentangled, the generator's table, which it alone teaches, plus a difference that the encoder learns (DeBERTa-v3,
+    He et al. 2021, section 3.2); separate, a table each."""
+
+
+class ReplacedReadoutConfig(Config):
+    """Which words were put in the place of others: a logit a token; while learning with the generator that does it."""
+
+    kind: Literal["replaced"] = "replaced"
+    generator: GeneratorConfig | None = None
+    """None: there is none any more, as in a model folder."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """The generator's logits are divided by it before a word is drawn."""
+    special_ids: tuple[int, ...] = ()
+    """Tokens that are never drawn."""
+
+
+class OrderReadoutConfig(WordReadoutConfig):
+    """Whether the second text follows the first, read from the first token, and hidden words beside it."""
+
+    kind: Literal["order"] = "order"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class AutoencodeReadoutConfig(WordReadoutConfig):
+    """One vector a document, and while learning a small decoder that writes the document from it."""
+
+    kind: Literal["autoencode"] = "autoencode"  # pyright: ignore[reportIncompatibleVariableOverride]
+    method: Literal["tsdae", "retromae"] = "tsdae"
+    """Which decoder."""
+    pooling: PoolingName = "mean"
+    """How the vectors of a text become one."""
+    depth: int = Field(default=1, ge=1, le=64)
+    """Blocks of TSDAE's decoder; that of RetroMAE has one."""
+    heads: int | None = Field(default=None, ge=1, le=256)
+    """Attention heads of the decoder; by default those of the encoder, else one for each 64 numbers."""
+
+
+class DistilReadoutConfig(Config):
+    """An encoder's vectors as a teacher has them: mapped to the teacher's width by matrices of their own."""
+
+    kind: Literal["distil"] = "distil"
+    match: tuple[MatchName, ...] = ("hidden",)
+    """What is compared with the teacher's."""
+    pooling: PoolingName = "mean"
+    """For vectors: how those of a text become one."""
+    teacher_width: int = Field(ge=1)
+    """Numbers in the vectors of the teacher's blocks."""
+    teacher_depth: int = Field(ge=0)
+    """Blocks of the teacher."""
+    teacher_vector: int = Field(ge=1)
+    """Numbers in the teacher's vector of a document."""
+
+
+class SpanReadoutConfig(Config):
+    """Where an answer begins and ends: scores of every position of the context."""
+
+    kind: Literal["spans"] = "spans"
+    ends: Literal["independent", "biaffine"] = "independent"
+    """independent: begin and end are scored each alone; biaffine: also how well they go together."""
+    rank: int = Field(default=64, ge=1, le=1024)
+    """For biaffine: numbers that a begin and an end are compared by (K)."""
+    longest: int = Field(default=30, ge=1, le=512)
+    """Tokens of the longest answer that is looked for (W)."""
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on the vectors."""
+
+
+class OrdinalReadoutConfig(Config):
+    """One of several classes that have an order: a number for each document, and thresholds between the classes."""
+
+    kind: Literal["ordinal"] = "ordinal"
+    pooling: PoolingName = "mean"
+    """How the vectors of a text become one: first, mean, max or attention."""
+    outputs: int = Field(default=2, ge=2)
+    """C: classes, in their order."""
+    hidden: bool = False
+    """Whether a linear layer with tanh stands between the pooled vector and the number."""
+    drop_rate: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on the pooled vector."""
+
+
+PartReadoutConfig = Annotated[
+    WordReadoutConfig
+    | LinkReadoutConfig
+    | VectorReadoutConfig
+    | ReplacedReadoutConfig
+    | OrderReadoutConfig
+    | AutoencodeReadoutConfig
+    | DistilReadoutConfig,
+    Field(discriminator="kind"),
+]
+
+
+class SeveralReadoutConfig(Config):
+    """Several readouts over one encoder, each for an objective of its own."""
+
+    kind: Literal["several"] = "several"
+    parts: tuple[PartReadoutConfig, ...] = Field(min_length=1)
+    """In the order of the objectives."""
 
 
 ReadoutConfig = Annotated[
-    WordReadoutConfig | LinkReadoutConfig | DocumentReadoutConfig | VectorReadoutConfig, Field(discriminator="kind")
+    WordReadoutConfig
+    | LinkReadoutConfig
+    | DocumentReadoutConfig
+    | VectorReadoutConfig
+    | TokenReadoutConfig
+    | ReplacedReadoutConfig
+    | OrderReadoutConfig
+    | AutoencodeReadoutConfig
+    | DistilReadoutConfig
+    | SpanReadoutConfig
+    | DecoderConfig
+    | OrdinalReadoutConfig
+    | SeveralReadoutConfig,
+    Field(discriminator="kind"),
 ]
+
+
+def kept_readout(readout: ReadoutConfig) -> ReadoutConfig:
+    """What is left of a readout when learning is done: parts that only taught the encoder are thrown away."""
+    if isinstance(readout, SeveralReadoutConfig):
+        return kept_readout(readout.parts[0])
+    if isinstance(readout, ReplacedReadoutConfig):
+        return readout.model_copy(update={"generator": None})
+    if isinstance(readout, AutoencodeReadoutConfig | DistilReadoutConfig):
+        return VectorReadoutConfig(pooling=readout.pooling)
+    if isinstance(readout, OrderReadoutConfig):
+        return WordReadoutConfig(**readout.model_dump(exclude={"kind"}))
+    return readout

@@ -11,7 +11,7 @@ from encodery.batch import Batch, Output, States
 from encodery.bricks.layers import initialise
 from encodery.bricks.products import Linear
 from encodery.frontends.text import TextFrontend
-from encodery.heads.learning_options import OrderReadoutConfig
+from encodery.heads.options import OrderReadoutConfig
 from encodery.heads.readouts import WordReadout
 
 

@@ -25,8 +25,7 @@ from encodery.encoders.transformer import Transformer
 from encodery.errors import ConfigError
 from encodery.frontends.embeddings import LearnedTable
 from encodery.frontends.text import TextFrontend
-from encodery.heads.learning_options import GeneratorConfig, ReplacedReadoutConfig, SharingName
-from encodery.heads.options import WordReadoutConfig
+from encodery.heads.options import GeneratorConfig, ReplacedReadoutConfig, SharingName, WordReadoutConfig
 from encodery.heads.passes import Encode, OwnPass, parameters_of
 from encodery.heads.readouts import WordReadout
 

@@ -25,12 +25,10 @@ from encodery.bricks.pooling import Pooling
 from encodery.config import Config
 from encodery.encoders.watch import Watch
 from encodery.heads.distil import DistilOutput, check_comparable, teacher_block
-from encodery.heads.learning_options import DistilReadoutConfig
+from encodery.heads.options import DistilReadoutConfig, MatchName
 from encodery.heads.readouts import VectorReadout
 from encodery.model import Model
 from encodery.objectives.masked import Loss
-
-MatchName = Literal["hidden", "attention", "vectors"]
 
 
 class DistilConfig(Config):

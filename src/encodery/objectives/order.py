@@ -20,7 +20,7 @@ from encodery.batch import Batch, Output
 from encodery.data.loader import Loader
 from encodery.data.pair_loader import FOLLOWS, IN_ORDER, UNKNOWN, pair_loader
 from encodery.data.sentences import PairsName
-from encodery.heads.learning_options import OrderReadoutConfig
+from encodery.heads.options import OrderReadoutConfig
 from encodery.heads.order import OrderOutput
 from encodery.objectives.masked import Loss, Masked, MaskedConfig
 

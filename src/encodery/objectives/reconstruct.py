@@ -19,7 +19,7 @@ from encodery.bricks.choices import PoolingName
 from encodery.config import Config
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.autoencode import AutoencodeOutput
-from encodery.heads.learning_options import AutoencodeReadoutConfig
+from encodery.heads.options import AutoencodeReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 from encodery.objectives.masked import Loss, Masked, MaskedConfig
 

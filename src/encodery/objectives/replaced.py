@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 
 from encodery.batch import Batch, Output
-from encodery.heads.learning_options import GeneratorConfig, ReplacedReadoutConfig, SharingName
+from encodery.heads.options import GeneratorConfig, ReplacedReadoutConfig, SharingName
 from encodery.heads.replaced import ReplacedOutput
 from encodery.objectives.cross_entropy import cross_entropy
 from encodery.objectives.masked import Loss, Masked, MaskedConfig

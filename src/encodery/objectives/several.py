@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch, Output
-from encodery.heads.learning_options import PartReadoutConfig, SeveralReadoutConfig
+from encodery.heads.options import PartReadoutConfig, SeveralReadoutConfig
 from encodery.heads.several import SeveralOutput
 from encodery.objectives.masked import Loss
 
