@@ -18,10 +18,21 @@ Compose = Callable[[TokenStore, SampleMaker, int, LengthCounts], list[Sample]]
 
 
 class Composer(NamedTuple):
-    """How samples are made of a row. `together`: they must come in one batch, and are packed as one."""
+    """How samples are made of a row. Those for which `together` gives the same number must come in one batch, and are
+    packed as one; None: each is packed by itself."""
 
     make: Compose
-    together: bool = False
+    together: Callable[[Sample], int] | None = None
+
+
+def of_one_row(sample: Sample) -> int:
+    """The row of a sample."""
+    return sample.uid
+
+
+def of_one_window(sample: Sample) -> int:
+    """The window of a text that comes twice."""
+    return (sample.uid << 20) + sample.part // 2
 
 
 def samples_of_row(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCounts) -> list[Sample]:
@@ -150,10 +161,10 @@ def candidates(store: TokenStore, maker: SampleMaker, row: int, counts: LengthCo
 
 COMPOSERS: dict[str, Composer] = {
     "joined": Composer(joined),
-    "apart": Composer(apart, together=True),
-    "choices": Composer(choices, together=True),
-    "twice": Composer(twice, together=True),
-    "candidates": Composer(candidates, together=True),
+    "apart": Composer(apart, of_one_row),
+    "choices": Composer(choices, of_one_row),
+    "twice": Composer(twice, of_one_window),
+    "candidates": Composer(candidates, of_one_row),
 }
 """By the name that a sample maker, and the task of a trained model, carries."""
 

@@ -35,6 +35,7 @@ BAD_SPANS: Final = "spans that do not fit their text"
 MISSING_ANSWERS: Final = "missing answers column"
 BAD_ANSWERS: Final = "answers that cannot be read"
 ANSWER_ELSEWHERE: Final = "an answer does not stand where its offset says"
+BAD_NEGATIVES: Final = "the wrong answers of a row cannot be read"
 MISSING_CHOICES: Final = "missing choices column"
 BAD_CHOICES: Final = "the options of a choice cannot be read"
 NO_SUCH_CHOICE: Final = "the label names none of the options"
@@ -78,6 +79,7 @@ FIXES: Final[dict[str, str]] = {
     MISSING_ANSWERS: "give the row its answers ([] for none), or correct `answers:` in the recipe",
     BAD_ANSWERS: 'write the answers as [{"text": "...", "start": 0}], and [] where the text has none',
     ANSWER_ELSEWHERE: "give the offset in characters, from 0, at which the answer begins, or correct its text",
+    BAD_NEGATIVES: 'give the row its wrong answers: a text, a list of texts, or [] for none; or correct `negatives:`',
     MISSING_CHOICES: "give the row its options, or correct `choices:` in the recipe",
     BAD_CHOICES: 'write the options as a list of texts, such as ["...", "..."]',
     NO_SUCH_CHOICE: "write the label as the number of the right option from 0, as its letter, or as its text",

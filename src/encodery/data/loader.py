@@ -152,6 +152,12 @@ class Loader:
         """Positions of a batch that are for the rows of the data."""
         return self.budget
 
+    @property
+    def together(self) -> Callable[[Sample], int] | None:
+        """Samples for which this gives the same number stand beside each other in one batch; None: each may come
+        anywhere."""
+        return composer(self.maker.compose).together
+
     def packed(self, samples: Sequence[Sample], plan: BatchPlan, key: tuple[int, ...]) -> Batch:
         """The planned samples as a batch; `key` tells this batch from all others."""
         del key
@@ -166,8 +172,8 @@ class Loader:
 
     def _plans(self, samples: list[Sample], epoch: int, window: int) -> list[BatchPlan]:
         lengths = np.array([sample.ids.size for sample in samples])
-        if composer(self.maker.compose).together:
-            plans = plan_rows_together([sample.uid for sample in samples], lengths, self.text_budget)
+        if (together := self.together) is not None:
+            plans = plan_rows_together([together(sample) for sample in samples], lengths, self.text_budget)
         else:
             plans = plan_batches(lengths, self.text_budget, self.maker.max_length)
         if self.shuffle:

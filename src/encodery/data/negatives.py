@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from encodery.data import ledger
 from encodery.data.fields import BadField, Field
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from encodery.data.source_config import DataConfig
     from encodery.data.tokenizers import Encoded, Tokenizer
 
-NOT_NEGATIVES: Final = "the wrong answers of a row cannot be read"
 MOST_NEGATIVES: Final = 255
 
 
@@ -32,7 +32,7 @@ def read_negatives(value: Any) -> tuple[str, ...]:
     given = value if isinstance(value, list | tuple) else (value,)
     for place, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
-            raise BadField(NOT_NEGATIVES, f"text {place + 1} is {str(text)[:20]!r}: write a text, or a list of texts")
+            raise BadField(ledger.BAD_NEGATIVES, f"text {place + 1} is {str(text)[:20]!r}: write a text, or a list of texts")
     return tuple(given)
 
 
@@ -56,10 +56,10 @@ class NegativesField:
         found: list[str] = []
         for name in self.names:
             if name not in value:
-                raise BadField(NOT_NEGATIVES, f"no {name!r}; the row has {', '.join(map(repr, value))}")
+                raise BadField(ledger.BAD_NEGATIVES, f"no {name!r}; the row has {', '.join(map(repr, value))}")
             found += read_negatives(value[name])
         if len(found) > MOST_NEGATIVES:
-            raise BadField(NOT_NEGATIVES, f"{len(found)} texts: give at most {MOST_NEGATIVES}")
+            raise BadField(ledger.BAD_NEGATIVES, f"{len(found)} texts: give at most {MOST_NEGATIVES}")
         return tuple(found)
 
     def gatherer(self, known: Mapping[str, Any] | None) -> NegativesGatherer:

@@ -91,8 +91,21 @@ class DataConfig(Config):
     """Column of the text; several are joined by one space. Plain text files need none."""
     pair: str | None = None
     """Column of the second text, for tasks on pairs."""
+    negatives: str | list[str] | None = None
+    """Column, or columns, of texts that look like the second one and are wrong: a text, or a list of texts."""
     label: str | None = None
     """Column of the label; none for unlabelled data and for the format `folder`."""
+    target: str | None = None
+    """Column of the text that is to be written; a list of texts where several are right."""
+    answers: str | None = None
+    """Column of the answers to the question that is the pair, each with the place in the text where it begins."""
+    choices: str | None = None
+    """Column of the options that the label chooses between."""
+    tags: str | None = None
+    """Column of the tags of words: a list, or one string with spaces between them. `text` then holds a list of words,
+    or a text whose words stand between spaces."""
+    spans: str | None = None
+    """Column of the spans of a text: [[start, stop, label], ...] in characters."""
     label_separator: Annotated[str, Field(min_length=1)] = "|"
     """Several labels a row: what stands between them in one string."""
     long: Literal["split", "cut"] = "split"

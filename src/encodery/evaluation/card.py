@@ -21,12 +21,16 @@ TASKS = {
     "classification": ("text-classification", "Text classification"),
     "multilabel": ("text-classification", "Multi-label text classification"),
     "regression": ("text-classification", "Text regression"),
+    "vectors": ("sentence-similarity", "Sentence vectors"),
+    "ranking": ("text-ranking", "Ranking with a cross-encoder"),
 }
 SENTENCES = {
     "pretraining": "A text encoder trained from scratch by guessing hidden words. It has no task yet.",
     "classification": "A text encoder with a classification head: it gives a text one of the labels below.",
     "multilabel": "A text encoder with a head for several labels: it gives a text any of the labels below.",
     "regression": "A text encoder with a regression head: it gives a text (or a pair of texts) a number.",
+    "vectors": "A text encoder whose vectors are to be compared: close texts have close vectors.",
+    "ranking": "A text encoder that reads a query and a candidate together and says how well they fit.",
 }
 HUB_NAMES = {"f1_macro": "f1", "mcc": "matthews_correlation", "auroc": "roc_auc", "spearman": "spearmanr"}
 

@@ -43,6 +43,12 @@ MEANINGS: dict[str, Meaning] = {
     "pearson": Meaning("Pearson r", "higher", "linear correlation of predicted and true"),
     "spearman": Meaning("Spearman rho", "higher", "correlation of the ranks of predicted and true"),
     "r2": Meaning("R²", "higher", "share of the variance explained: 0 is guessing the mean"),
+    "mrr_10": Meaning("MRR@10", "higher", "1 / rank of the first right text, 0 below rank 10, mean over the queries"),
+    "ndcg_10": Meaning("nDCG@10", "higher", "gain of the first 10 texts, discounted by rank, share of the best order"),
+    "recall_10": Meaning("recall@10", "higher", "share of the right texts that are among the first 10"),
+    "success_1": Meaning("success@1", "higher", "share of the queries whose first text is right"),
+    "success_10": Meaning("success@10", "higher", "share of the queries with a right text among the first 10"),
+    "mean_average_precision": Meaning("MAP", "higher", "precision at the ranks of the right texts, mean over them"),
     "validation_loss": Meaning("validation loss", "lower", "mean loss on held-out rows, in nats"),
     "masked_accuracy": Meaning("masked-word accuracy", "higher", "share of masked tokens guessed exactly"),
 }

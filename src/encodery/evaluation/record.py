@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from encodery.evaluation.intervals import Metric
 
-RunKind = Literal["pretraining", "classification", "multilabel", "regression"]
+RunKind = Literal["pretraining", "classification", "multilabel", "regression", "vectors", "ranking"]
 
 
 @dataclass(frozen=True)

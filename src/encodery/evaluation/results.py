@@ -23,6 +23,8 @@ RUN_KIND: dict[str, RunKind] = {
     "classify": "classification",
     "multilabel": "multilabel",
     "regress": "regression",
+    "embed": "vectors",
+    "rank": "ranking",
 }
 
 

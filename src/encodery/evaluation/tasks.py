@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from encodery.data.tokenizers import Tokenizer
+from encodery.evaluation.candidates import CandidateJudge
+from encodery.evaluation.choice_judge import ChoiceJudge
+from encodery.evaluation.closeness import ClosenessJudge, SearchJudge
 from encodery.evaluation.documents import DocumentJudge
 from encodery.evaluation.judges import Judge
+from encodery.evaluation.question_judge import QuestionJudge
+from encodery.evaluation.rank_judge import RankJudge
 from encodery.trained import Task
 
 
 def judge_of(task: Task, tokenizer: Tokenizer) -> Judge:
     """Who judges the answers to this task; the tokenizer is for those who read texts."""
-    del tokenizer
     if task.kind in ("classify", "multilabel", "regress"):
         return DocumentJudge(task)
+    if task.kind == "embed":
+        return ClosenessJudge(task) if task.detail.get("graded") else SearchJudge(task)
+    if task.kind == "rank":
+        return CandidateJudge(task)
+    if task.kind == "ordinal":
+        return RankJudge(task)
+    if task.kind == "answer":
+        return QuestionJudge(task, tokenizer)
+    if task.kind == "choose":
+        return ChoiceJudge(task)
     raise ValueError(f"the answers of a model of the kind {task.kind} are not judged")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,24 +47,40 @@ class TextVectors:
 
     def search(self, asked: np.ndarray, among: np.ndarray, width: int | None = None) -> np.ndarray:
         """Each of the texts `asked` with each of those `among`, (asked, among) float32."""
+        return self.taken(asked).search_in(self.taken(among), width)
+
+    def search_in(self, others: TextVectors, width: int | None = None) -> np.ndarray:
+        """Each of these texts with each of `others`, (N, others) float32."""
         found = []
-        for part in torch.from_numpy(asked).split(TEXTS_AT_ONCE):
-            if self.tokens is not None:
-                found.append(maxsim(self.tokens.taken(part), self.tokens.taken(torch.from_numpy(among))))
+        for part in torch.arange(self.row.size).split(TEXTS_AT_ONCE):
+            if self.tokens is not None and others.tokens is not None:
+                found.append(maxsim(self.tokens.taken(part), others.tokens))
             else:
-                whole = self._prefix(width)
-                found.append(whole[part] @ whole[torch.from_numpy(among)].t())
-        return torch.cat(found).numpy() if found else np.zeros((0, among.size), np.float32)
+                found.append(self._prefix(width)[part] @ others._prefix(width).t())
+        return torch.cat(found).numpy() if found else np.zeros((0, others.row.size), np.float32)
+
+    def taken(self, numbers: np.ndarray) -> TextVectors:
+        """The texts of these numbers, in this order."""
+        place = torch.from_numpy(numbers)
+        vectors = None if self.vectors is None else self.vectors[place]
+        tokens = None if self.tokens is None else self.tokens.taken(place)
+        return TextVectors(self.row[numbers], self.part[numbers], vectors, tokens, self.bare[numbers])
 
     def _prefix(self, width: int | None) -> Tensor:
         assert self.vectors is not None, "late interaction has no single vector"
         return torch.nn.functional.normalize(self.vectors[:, :width], dim=-1)
 
 
-def text_vectors(model: Model, loader: Loader, dtype: torch.dtype) -> TextVectors:
-    """Encode every text that `loader` gives; those of a row are documents of their own (data/composing.py, apart)."""
+def text_vectors(
+    model: Model, loader: Loader, dtype: torch.dtype, *, bare: bool = True, second: bool = False
+) -> TextVectors:
+    """Encode every text that `loader` gives; those of a row are documents of their own (data/composing.py, apart).
+
+    Without `bare` the means before the encoder are left out, (N, 0). With `second` all are taken for second texts of
+    their rows, which matters for a model with two heads.
+    """
     assert not loader.shuffle, "evaluation keeps the order of the data"
-    rows, parts, vectors, tokens, bare = [], [], [], [], []
+    rows, parts, vectors, tokens, means = [], [], [], [], []
     device, mean = model.device, Pooling("mean", 0)
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -74,7 +90,9 @@ def text_vectors(model: Model, loader: Loader, dtype: torch.dtype) -> TextVector
             rows.append(batch.uids)
             parts.append(batch.parts)
             batch = batch.to(device)
-            bare.append(mean(model.frontend(batch)).cpu())
+            if second:
+                batch = replace(batch, parts=np.ones_like(batch.parts))
+            means.append(mean(model.frontend(batch)).cpu() if bare else torch.zeros(batch.layout.documents, 0))
             output = model(batch)
             if output.tokens is not None:
                 tokens.append(_on_cpu(Ragged.of(output.tokens, batch.layout)))
@@ -89,7 +107,7 @@ def text_vectors(model: Model, loader: Loader, dtype: torch.dtype) -> TextVector
         part[order],
         torch.cat(vectors)[place].clone() if vectors else None,
         Ragged.joined(tokens).taken(place) if tokens else None,
-        torch.cat(bare)[place].numpy(),
+        torch.cat(means)[place].numpy(),
     )
 
 

@@ -16,19 +16,25 @@ from encodery.heads.options import (
     DocumentReadoutConfig,
     LinkReadoutConfig,
     OrderReadoutConfig,
+    OrdinalReadoutConfig,
     ReadoutConfig,
     ReplacedReadoutConfig,
     SeveralReadoutConfig,
+    SpanReadoutConfig,
     WordReadoutConfig,
 )
 from encodery.heads.order import OrderReadout
+from encodery.heads.ordinal import OrdinalReadout
 from encodery.heads.passes import OwnPass
 from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
 from encodery.heads.replaced import ReplacedReadout
 from encodery.heads.several import SeveralReadout
+from encodery.heads.spans import SpanReadout
+from encodery.heads.tagging_options import TagReadoutConfig
+from encodery.heads.tags import TagReadout
 from encodery.heads.vector_options import TokenReadoutConfig
 
-Readout = WordReadout | Decoder | DocumentReadout | VectorReadout | TokenReadout | OwnPass
+Readout = WordReadout | Decoder | DocumentReadout | VectorReadout | TokenReadout | TagReadout | SpanReadout | OrdinalReadout | OwnPass
 """States -> Output, given the batch: all have `initialise(generator)`."""
 
 
@@ -51,8 +57,14 @@ def make_readout(config: ReadoutConfig, encoder: EncoderConfig, frontend: TextFr
         return LinkReadout(config, width, frontend)
     if isinstance(config, WordReadoutConfig):
         return WordReadout(config, width, frontend)
+    if isinstance(config, SpanReadoutConfig):
+        return SpanReadout(config, width)
+    if isinstance(config, OrdinalReadoutConfig):
+        return OrdinalReadout(config, width)
     if isinstance(config, DocumentReadoutConfig):
         return DocumentReadout(config, width, frontend.vocab_size)
     if isinstance(config, TokenReadoutConfig):
         return TokenReadout(config, width)
+    if isinstance(config, TagReadoutConfig):
+        return TagReadout(config, width)
     return VectorReadout(config, width)

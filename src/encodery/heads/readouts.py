@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from encodery.bricks.layers import ACTIVATIONS, initialise
 from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear, linear
 from encodery.frontends.text import TextFrontend
+from encodery.heads.late_interaction import LearnedScale
 from encodery.heads.lexical import LexicalScores
-from encodery.heads.options import DocumentReadoutConfig, VectorReadoutConfig, WordReadoutConfig
+from encodery.heads.options import DenseConfig, DocumentReadoutConfig, VectorReadoutConfig, WordReadoutConfig
 
 DENSE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     **{name: ACTIVATIONS[name] for name in ("relu", "gelu", "silu")},
@@ -112,23 +114,41 @@ class VectorReadout(nn.Module):
         self.pooling = Pooling(config.pooling, width)
         widths = [width, *(layer.outputs for layer in config.dense)]
         self.width = widths[-1]
-        self.dense = nn.ModuleList(
-            Linear(inputs, layer.outputs, bias=layer.bias) for inputs, layer in zip(widths, config.dense)
-        )
+        self.dense = _layers(width, config.dense)
+        self.first_dense = None if config.first_dense is None else _layers(width, config.first_dense)
+        self.scale = None if config.scale is None else LearnedScale(config.scale)
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
 
-    def vectors(self, states: States) -> Tensor:
-        """Before they are scaled to length 1."""
-        x_ND = self.pooling(states.summary or states)
+    def vectors(self, states: States, parts: np.ndarray | None = None) -> Tensor:
+        """Before they are scaled to length 1. `parts` (N,) tell which text of its row each document is, 0 for the first;
+        without them all are first ones."""
+        pooled_ND = self.pooling(states.summary or states)
         # The last steps run in float32: they are tiny, and N changes from batch to batch.
-        with torch.autocast(x_ND.device.type, enabled=False):
-            for layer, config in zip(self.dense, self.config.dense):
-                x_ND = DENSE_ACTIVATIONS[config.activation](layer(x_ND))
-        return x_ND
+        with torch.autocast(pooled_ND.device.type, enabled=False):
+            x_ND = _through(pooled_ND, self.dense, self.config.dense)
+            if self.first_dense is None or self.config.first_dense is None:
+                return x_ND
+            first_ND = _through(pooled_ND, self.first_dense, self.config.first_dense)
+            if parts is None:
+                return first_ND
+            is_first = torch.from_numpy(parts == 0).to(x_ND.device)
+            return torch.where(is_first[:, None], first_ND, x_ND)
 
     def forward(self, states: States, batch: Batch) -> Output:
-        del batch
-        vectors = self.vectors(states)
-        return Output(vectors=F.normalize(vectors, dim=-1) if self.config.normalise else vectors)
+        vectors = self.vectors(states, batch.parts)
+        scale = None if self.scale is None else self.scale()
+        normal = F.normalize(vectors, dim=-1) if self.config.normalise else vectors
+        return Output(vectors=normal, scale=scale, balance=states.balance)
+
+
+def _layers(width: int, config: tuple[DenseConfig, ...]) -> nn.ModuleList:
+    widths = [width, *(layer.outputs for layer in config)]
+    return nn.ModuleList(Linear(inputs, layer.outputs, bias=layer.bias) for inputs, layer in zip(widths, config))
+
+
+def _through(x_ND: Tensor, layers: nn.ModuleList, config: tuple[DenseConfig, ...]) -> Tensor:
+    for layer, one in zip(layers, config):
+        x_ND = DENSE_ACTIVATIONS[one.activation](layer(x_ND))
+    return x_ND

@@ -86,9 +86,6 @@ class Contrastive:
     2021): only dropout tells the two apart.
     """
 
-    together = True
-    """Its loss is one over all batches of a step: see training/gradient_cache.py."""
-
     def __init__(self, config: EmbedConfig | ContrastConfig, *, low: float = 0.0, high: float = 1.0) -> None:
         self.config = config
         self.low, self.high = low, high

@@ -13,15 +13,23 @@ import torch
 from encodery.data.corpus import HeldRows, Reading, held_rows
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
+from encodery.data.tag_field import Tagset
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import ConfigError
+from encodery.errors import ConfigError, DataError
 from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
 from encodery.evaluation.tasks import judge_of
 from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model, count
+from encodery.objectives.choices import Choices, ChoicesConfig
+from encodery.objectives.contrastive import Contrastive
+from encodery.objectives.contrastive_options import EmbedConfig
+from encodery.objectives.ordinal import Ordinal, OrdinalConfig
+from encodery.objectives.questions import Questions, QuestionsConfig
+from encodery.objectives.ranking import RankConfig, Ranking
 from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.objectives.tagging import Tagging, TaggingConfig
 from encodery.trained import Task, Trained
 from encodery.training.loop import Objective
 from encodery.training.recipe import LabelledConfig
@@ -59,6 +67,8 @@ class Finetuning:
             )
         self.text = run.training_text(self.reading, self.tokenizer)
         self.store: TokenStore = self.text.known
+        # Before the other rows are read: it may number the labels anew.
+        self.objective = make_objective(config, self.store, self.tokenizer)
         self.validation = self._held("validation")
         self.test = self._held("test")
         if self.validation is None and self.test is None:
@@ -66,7 +76,6 @@ class Finetuning:
                 "there is no validation and no test data to measure the result on",
                 fix="leave data.validation_share at 0.1, or name data.validation or data.test",
             )
-        self.objective = make_objective(config, self.store, self.tokenizer)
         self.ngrams: dict[str, torch.Tensor] | None = None
         task = self.objective.task()
         task = replace(task, paired=self.store.paired, long=self.recipe.data.long, compose=config.compose)
@@ -224,7 +233,51 @@ def compared_with(wanted: Sequence[str] | None, judge: Judge, kind: str) -> list
 def make_objective(config: LabelledConfig, store: TokenStore, tokenizer: Tokenizer) -> Labelled:
     """The objective of a recipe for the training rows."""
     del tokenizer
+    if isinstance(config, EmbedConfig):
+        return make_contrastive(config, store)
+    if isinstance(config, RankConfig):
+        return Ranking(config, most=_ends(store)[1] if config.grades else 1.0)
+    if isinstance(config, OrdinalConfig):
+        return Ordinal.of(config, store)
+    if isinstance(config, QuestionsConfig):
+        return Questions(config)
+    if isinstance(config, ChoicesConfig):
+        return Choices(config)
+    if isinstance(config, TaggingConfig):
+        return make_tagging(config, store)
     return make_supervised(config, store)
+
+
+def make_tagging(config: TaggingConfig, store: TokenStore) -> Tagging:
+    """The objective for the tags of a store."""
+    facts = store.facts["fields"]
+    tagset = Tagset.from_dict(facts["tags"])
+    kinds = facts["tags"]["tag_counts"]
+    if len(kinds) < 2:
+        found = f"only the tag {next(iter(kinds))!r}" if kinds else "no tags"
+        raise DataError(
+            f"the training data has {found} in its {store.rows:,} rows",
+            expected="at least two different tags",
+            fix="check data.tags (or data.spans), objective.scheme and the files",
+        )
+    return Tagging(config, tagset, store.label_names, facts)
+
+
+def make_contrastive(config: EmbedConfig, store: TokenStore) -> Contrastive:
+    """The objective for pairs of texts; what people say of them is brought from its ends in the store to 0 and 1."""
+    low, high = _ends(store) if config.labels == "number" else (0.0, 1.0)
+    if low == high:
+        raise DataError(
+            f"all {store.rows:,} training rows have the number {low:g}, so there is nothing to learn from it",
+            fix="check data.label, or learn from pairs alone with objective.loss: infonce",
+        )
+    return Contrastive(config, low=low, high=high)
+
+
+def _ends(store: TokenStore) -> tuple[float, float]:
+    """The lowest and the highest number of the rows."""
+    numbers = np.asarray(store.labels, dtype=np.float64)
+    return float(numbers.min()), float(numbers.max())
 
 
 def make_supervised(config: SupervisedConfig, store: TokenStore) -> Supervised:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,11 @@ COMPARED = ("vectors", "tokens", "scale")
 """The parts of an Output that such a loss looks at."""
 
 
+@runtime_checkable
 class Together(Protocol):
-    """An objective whose loss is one over all batches of a step. Its `together` is True."""
-
-    together: bool
+    """An objective whose loss is one over all batches of a step."""
 
     def joint_loss(self, outputs: Sequence[Output], batches: Sequence[Batch]) -> Loss: ...
-
-
-def looks_at_all(objective: Any) -> bool:
-    """Whether the objective is such a one."""
-    return bool(getattr(objective, "together", False))
 
 
 def joint_gradients(

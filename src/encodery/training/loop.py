@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,11 +23,13 @@ from encodery.model import Model
 from encodery.objectives.masked import Loss
 from encodery.training.budget import Budget, BudgetField
 from encodery.training.compilation import CompileName
+from encodery.training.gradient_cache import Together, joint_gradients
 from encodery.training.optim import Averaged, OptimConfig, make_optimizer
 from encodery.training.precision import Precision, PrecisionName
 
 # This many steps in a row without a finite gradient end the run.
 MOST_SKIPPED = 20
+MOST_BATCHES_A_STEP = 4096
 
 
 class TrainingConfig(Config):
@@ -38,8 +41,9 @@ class TrainingConfig(Config):
     """When to stop: '10m', '2000 steps', '5M tokens', '3 epochs'. The schedule is stretched over it."""
     batch_tokens: int = Field(default=4096, ge=64)
     """Positions of a batch (P), constant through the run; rounded up to a multiple of the longest row."""
-    accumulate: int = Field(default=1, ge=1, le=4096)
-    """Batches whose gradients are added up for one step, weighted by their tokens."""
+    accumulate: int = Field(default=1, ge=1, le=MOST_BATCHES_A_STEP)
+    """Batches whose gradients are added up for one step, weighted by their tokens; objectives that compare texts look
+    at all of them together, as if they were one batch."""
     optim: OptimConfig = OptimConfig()
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
@@ -202,24 +206,17 @@ class Fit:
         self.model.train()
         total, terms, correct = 0.0, 0.0, 0.0
         parts: dict[str, float] = {}
-        device = self.model.device
-        for batch, following in batches:
-            batch = batch.to(device)
-            with self.precision.autocast(device):
-                output = self.model(batch)
-                loss = self.objective.loss(output, batch)
-            wanted = loss.total
-            if output.balance is not None:
-                wanted = wanted + self.config.expert_balance * loss.count * output.balance
-            wanted.backward()
-            total += float(loss.total.detach())
+        losses = self._losses([batch for batch, _ in batches])
+        for loss in losses:
+            total += float(loss.total)
             terms += float(loss.count)
             correct += float(loss.correct) if loss.correct is not None else 0.0
+            for name, value in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + float(value) / len(losses)
+        for batch, following in batches:
             state.tokens += batch.layout.real_tokens
             state.positions += batch.layout.positions
             state.place = following
-            for name, value in loss.parts.items():
-                parts[name] = parts.get(name, 0.0) + float(value) / len(batches)
         share, norm = 0.0, math.nan
         if math.isfinite(total):
             share, norm = self.optimizers.step(self.progress, scale=1.0 / max(terms, 1e-9))
@@ -237,6 +234,30 @@ class Fit:
             "gradient_norm": norm,
             **parts,
         }
+
+    def _losses(self, batches: list[Batch]) -> list[Loss]:
+        """Add the gradients of these batches to the model's; what they lost: each by itself, or all as one."""
+        device, balance = self.model.device, self.config.expert_balance
+        if isinstance(self.objective, Together):
+            # Each batch may be seen twice: its dropout follows from a number, not from what was drawn before it.
+            first = (self.seed * 1_000_003 + self.state.step) * MOST_BATCHES_A_STEP
+            seeds = [(first + number) % (1 << 62) for number in range(len(batches))]
+            moved = [batch.to(device) for batch in batches]
+            autocast = partial(self.precision.autocast, device)
+            given = {"seeds": seeds, "autocast": autocast, "expert_balance": balance}
+            return [joint_gradients(self.model, self.objective, moved, **given)]
+        losses = []
+        for batch in batches:
+            batch = batch.to(device)
+            with self.precision.autocast(device):
+                output = self.model(batch)
+                loss = self.objective.loss(output, batch)
+            wanted = loss.total
+            if output.balance is not None:
+                wanted = wanted + balance * loss.count * output.balance
+            wanted.backward()
+            losses.append(replace(loss, total=loss.total.detach()))
+        return losses
 
     def _sound(self, total: float, norm: float) -> bool:
         """A step whose loss or gradient is not a number changes nothing; many in a row end the run."""

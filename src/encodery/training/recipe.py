@@ -16,14 +16,20 @@ from encodery.encoders.visible_tree import check_reads_trees
 from encodery.errors import ConfigError
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.frontends.options import TextConfig
+from encodery.objectives.choices import ChoicesConfig
+from encodery.objectives.contrastive_options import EmbedConfig
 from encodery.objectives.knowledge import KnowledgeMaskedConfig
 from encodery.objectives.masked import MaskedConfig
+from encodery.objectives.ordinal import OrdinalConfig
+from encodery.objectives.questions import QuestionsConfig
+from encodery.objectives.ranking import RankConfig
 from encodery.objectives.supervised import SupervisedConfig
+from encodery.objectives.tagging import TaggingConfig
 from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
 Unlabelled = MaskedConfig | KnowledgeMaskedConfig
-LabelledConfig = SupervisedConfig
+LabelledConfig = SupervisedConfig | EmbedConfig | RankConfig | OrdinalConfig | QuestionsConfig | ChoicesConfig | TaggingConfig
 UnlabelledConfig = Annotated[Unlabelled, Field(discriminator="kind")]
 ObjectiveConfig = Annotated[Unlabelled | LabelledConfig, Field(discriminator="kind")]
 """What is learned: `labels` and `fields` say what rows need for it, `compose` how samples are made of them."""

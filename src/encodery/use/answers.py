@@ -99,18 +99,6 @@ class Silent(Answerer):
         )
 
 
-ANSWERERS: dict[str, type[Answerer]] = {
-    "classify": ClassAnswerer,
-    "multilabel": ClassesAnswerer,
-    "regress": NumberAnswerer,
-}
-
-
-def answerer_of(trained: Trained) -> Answerer:
-    """The answerer for the task of a model; one that only embeds answers nothing."""
-    return ANSWERERS.get(trained.task.kind, Silent)(trained)
-
-
 def as_row(text: Text, number: int, *, paired: bool) -> Row:
     """A text or a pair of texts as a row. Raises DataError when it is something else."""
     where = f"text {number + 1}"

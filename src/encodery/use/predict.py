@@ -22,9 +22,12 @@ from encodery.data.packing import longest_row, rounded_budget
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import DataError, WeightsError, nearest
+from encodery.evaluation.text_vectors import TextVectors, text_vectors
+from encodery.heads.late_interaction import TokenReadout
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
-from encodery.use.answers import Text, answerer_of
+from encodery.use.answers import Text
+from encodery.use.tasks import answerer_of
 
 # Texts that are tokenised, packed and answered together: memory stays flat however many come.
 TEXTS_AT_ONCE = 8192
@@ -32,14 +35,17 @@ TEXTS_AT_ONCE = 8192
 
 @dataclass
 class Predictor:
-    """A trained model in use. Made by `encodery.load`."""
+    """A trained model in use. Made by `encodery.load`. With `dimension` only so many numbers of each vector are kept,
+    the first ones: for models that learned to put what matters there (Matryoshka)."""
 
     trained: Trained
     precision: PrecisionInUse = "fp32"
     batch_tokens: int = 4096
+    dimension: int | None = None
 
     def __post_init__(self) -> None:
         keep_memory()
+        self._check_dimension()
         self.answerer = answerer_of(self.trained)
         self.model = self.trained.model.eval()
         self.autocast = torch.float32 if self.precision == "fp32" else torch.bfloat16
@@ -87,15 +93,51 @@ class Predictor:
     ) -> Iterator[np.ndarray]:
         """The vectors of `embed` as they come, (texts, D) for some thousand texts at a time: memory stays flat however
         many there are."""
+        if isinstance(self.trained.model.readout, TokenReadout):
+            raise WeightsError(
+                "this model has a vector for each token and none for a whole text (late interaction)",
+                fix="compare texts with it: predict with pairs, or Predictor.compare(queries, documents)",
+            )
         for _, store in self._blocks_of(self._prompted(texts, prompt)):
-            vectors = self._vectors(store)
+            vectors = self._vectors(store)[:, : self.dimension]
             if normalise:
                 vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
             yield vectors
 
+    def compare(self, queries: Iterable[str], documents: Iterable[str]) -> np.ndarray:
+        """How close each document is to each query, (queries, documents) float32: the cosine of their vectors, or with
+        late interaction MaxSim of the vectors of their tokens. Documents are second texts, where a model has a head of
+        their own for these."""
+        self._check_compares()
+        sides = [self._side(list(texts), second) for texts, second in ((queries, False), (documents, True))]
+        return sides[0].search_in(sides[1], self.dimension)
+
+    def _side(self, texts: Sequence[str], second: bool) -> TextVectors:
+        if not texts:
+            raise DataError("no texts to compare", expected="at least one query and one document")
+        _, store = self._store(texts, 0)
+        return text_vectors(self.model, self.loader(store), self.autocast, bare=False, second=second)
+
+    def _check_compares(self) -> None:
+        if not isinstance(self.trained.model.readout, VectorReadout | TokenReadout):
+            kind = self.trained.task.kind
+            raise WeightsError(f"a model of the kind {kind} has no vectors to compare", expected="one of kind embed")
+
+    def _check_dimension(self) -> None:
+        if self.dimension is None:
+            return
+        if isinstance(self.trained.model.readout, TokenReadout) or not 1 <= self.dimension <= self._whole_width:
+            raise WeightsError(
+                f"dimension {self.dimension}", expected=f"1 to {self._whole_width}, of a model with a vector a text"
+            )
+
     @property
     def width(self) -> int:
         """D, numbers of a vector."""
+        return self.dimension or self._whole_width
+
+    @property
+    def _whole_width(self) -> int:
         readout = self.trained.model.readout
         return readout.width if isinstance(readout, VectorReadout) else self.trained.model.config.encoder.width
 
@@ -152,7 +194,7 @@ class Predictor:
     def _vectors(self, store: TokenStore) -> np.ndarray:
         """Windows of a long text are averaged, weighted by their tokens."""
         model = self.model
-        total = np.zeros((store.rows, self.width), dtype=np.float64)
+        total = np.zeros((store.rows, self._whole_width), dtype=np.float64)
         weight = np.zeros(store.rows)
         device = self.device
         mean = Pooling("mean", 0)
@@ -175,15 +217,16 @@ class Predictor:
         return (total / weight[:, None]).astype(np.float32)
 
 
-def load(folder: str | Path, *, precision: str = "fp32") -> Predictor:
-    """Open a model folder for use, computing in `precision`: fp32, bf16 or, on a CPU, int8.
+def load(folder: str | Path, *, precision: str = "fp32", dimension: int | None = None) -> Predictor:
+    """Open a model folder for use, computing in `precision`: fp32, bf16 or, on a CPU, int8; with only the first
+    `dimension` numbers of its vectors.
 
-    Raises WeightsError when the folder is missing, damaged, or not a model.
+    Raises WeightsError when the folder is missing, damaged, or not a model, or has no vectors of this size.
     """
     known = get_args(PrecisionInUse)
     if precision not in known:
         raise WeightsError(f"precision {precision!r}", expected=f"one of {', '.join(known)}")
-    return Predictor(Trained.load(Path(folder)), precision)  # type: ignore[arg-type]
+    return Predictor(Trained.load(Path(folder)), precision, dimension=dimension)  # type: ignore[arg-type]
 
 
 def _begun(text: Text, words: str) -> Text:

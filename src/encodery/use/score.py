@@ -26,6 +26,8 @@ from encodery.model import count
 from encodery.use.predict import Predictor, load
 
 _COLUMNS = ("text", "pair", "label")
+_BESIDE = ("negatives",)
+"""Columns of fields that a row may carry: they are read as in training."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _data(folder: Path, files: list[str], columns: Columns, *, paired: bool) -> 
     """The files as test data, with the columns asked for over those of the training."""
     config = read_bundle(folder).metrics.get("config") or {}
     trained = config.get("data") or {}
-    chosen: dict[str, Any] = {name: trained[name] for name in _COLUMNS if trained.get(name)}
+    chosen: dict[str, Any] = {name: trained[name] for name in (*_COLUMNS, *_BESIDE) if trained.get(name)}
     if isinstance(trained.get("label_separator"), str):
         chosen["label_separator"] = trained["label_separator"]
     if (trained.get("knowledge") or {}).get("mentions"):
