@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encodery.batch import Batch, Layout, Output, States, layout_of
+from encodery.heads.options import SpanReadoutConfig
 from encodery.heads.spans import (
     LOWEST,
     FoundSpans,
     SpanReadout,
-    SpanReadoutConfig,
     best_spans,
     log_sum_by_document,
     merge_windows,

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from encodery.batch import Batch, Output, States, layout_of
 from encodery.errors import DataError
 from encodery.evaluation.ranks import each_rank_error, likeliest_rank, score_ranks
+from encodery.heads.options import OrdinalReadoutConfig
 from encodery.heads.ordinal import (
     OrdinalReadout,
-    OrdinalReadoutConfig,
     above_log_probabilities,
     class_log_probabilities,
 )

@@ -21,15 +21,23 @@ TASKS = {
     "classification": ("text-classification", "Text classification"),
     "multilabel": ("text-classification", "Multi-label text classification"),
     "regression": ("text-classification", "Text regression"),
+    "ordinal": ("text-classification", "Ordinal text classification"),
+    "answers": ("question-answering", "Extractive question answering"),
+    "choices": ("multiple-choice", "Multiple choice"),
     "vectors": ("sentence-similarity", "Sentence vectors"),
     "ranking": ("text-ranking", "Ranking with a cross-encoder"),
+    "tagging": ("token-classification", "Tagging of words"),
 }
 SENTENCES = {
     "pretraining": "A text encoder trained from scratch by guessing hidden words. It has no task yet.",
     "classification": "A text encoder with a classification head: it gives a text one of the labels below.",
     "multilabel": "A text encoder with a head for several labels: it gives a text any of the labels below.",
     "regression": "A text encoder with a regression head: it gives a text (or a pair of texts) a number.",
+    "ordinal": "A text encoder with a head for labels that have an order: it gives a text one of the labels below.",
+    "answers": "A text encoder that marks the answer to a question in a text, or says that there is none.",
+    "choices": "A text encoder that says which of several options belongs to a text.",
     "vectors": "A text encoder whose vectors are to be compared: close texts have close vectors.",
+    "tagging": "A text encoder with a head for tags: it tells the tag of every word, and the spans these mark.",
     "ranking": "A text encoder that reads a query and a candidate together and says how well they fit.",
 }
 HUB_NAMES = {"f1_macro": "f1", "mcc": "matthews_correlation", "auroc": "roc_auc", "spearman": "spearmanr"}

@@ -83,8 +83,8 @@ def spans_of_rows(
 def places_of(spans: FoundSpans, texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
     """[start, stop) in the characters of its row's text, of each span of tokens: (S, 2) int64."""
     places = np.zeros((len(spans.owner), 2), dtype=np.int64)
-    wanted = np.unique(spans.owner)
-    for row, encoded in zip(wanted.tolist(), tokenizer.encode_batch([texts[row] for row in wanted.tolist()])):
+    wanted: list[int] = np.unique(spans.owner).tolist()
+    for row, encoded in zip(wanted, tokenizer.encode_batch([texts[row] for row in wanted])):
         part = spans.of(row)
         starts, stops = encoded.offsets[:, 0], np.maximum.accumulate(encoded.offsets[:, 1])
         places[part, 0] = starts[spans.start[part]]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from encodery.evaluation.intervals import Metric
 
-RunKind = Literal["pretraining", "classification", "multilabel", "regression", "vectors", "ranking"]
+RunKind = Literal["pretraining", "classification", "multilabel", "regression", "ordinal", "answers", "choices", "writing", "vectors", "ranking", "tagging"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class RunRecord:
     `comparison` ends with this run itself. `curves` are journal rows: `step` and any of `tokens`, `seconds`,
     `loss`, `validation_loss`, `learning_rate`, `metric`; a row has what was measured at that step.
     `confusion` [C][C] counts rows by true (line) and predicted (column) label, in the order of `labels`.
+    `examples` are written texts: "source", "reference", "written", "where" and how good it is ("chrf").
     `per_class`, `errors` and `scatter` are made by `evaluation.mistakes`. `calibration` = {"before": bins,
     "after": bins, "temperature": T, "ece_before": x, "ece_after": x}, bins from
     `evaluation.calibration.reliability_bins`.
@@ -69,6 +70,7 @@ class RunRecord:
     per_class: list[dict[str, Any]] = field(default_factory=list)
     calibration: dict[str, Any] | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
     scatter: list[list[float]] | None = None
     data_facts: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)

@@ -78,8 +78,12 @@ def _summary(record: RunRecord) -> list[str]:
         "classification": f"classification into {len(record.labels)} labels" if record.labels else "classification",
         "multilabel": f"any of {len(record.labels)} labels" if record.labels else "several labels a text",
         "regression": "a number for every text",
+        "ordinal": f"one of {len(record.labels)} labels that have an order",
+        "answers": "answers that stand in the text, or none",
+        "choices": "one of several options beside a text",
         "vectors": "vectors of texts, to be compared",
         "ranking": "candidates of a query, put in order",
+        "tagging": "tags of words or characters",
     }
     size = f"{count_text(record.parameters)} parameters" if record.parameters else ""
     hardware = record.hardware.get("name") or record.hardware.get("cpu") or record.hardware.get("device") or ""

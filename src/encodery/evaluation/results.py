@@ -23,8 +23,14 @@ RUN_KIND: dict[str, RunKind] = {
     "classify": "classification",
     "multilabel": "multilabel",
     "regress": "regression",
+    "ordinal": "ordinal",
+    "answer": "answers",
+    "choose": "choices",
+    "write": "writing",
+    "causal": "pretraining",
     "embed": "vectors",
     "rank": "ranking",
+    "tag": "tagging",
 }
 
 

@@ -10,11 +10,15 @@ from encodery.evaluation.documents import DocumentJudge
 from encodery.evaluation.judges import Judge
 from encodery.evaluation.question_judge import QuestionJudge
 from encodery.evaluation.rank_judge import RankJudge
+from encodery.evaluation.tagging import TagJudge
+from encodery.evaluation.writing import WritingJudge
 from encodery.trained import Task
 
 
 def judge_of(task: Task, tokenizer: Tokenizer) -> Judge:
     """Who judges the answers to this task; the tokenizer is for those who read texts."""
+    if task.kind == "write":
+        return WritingJudge(task, tokenizer)
     if task.kind in ("classify", "multilabel", "regress"):
         return DocumentJudge(task)
     if task.kind == "embed":
@@ -27,4 +31,6 @@ def judge_of(task: Task, tokenizer: Tokenizer) -> Judge:
         return QuestionJudge(task, tokenizer)
     if task.kind == "choose":
         return ChoiceJudge(task)
+    if task.kind == "tag":
+        return TagJudge(task, tokenizer)
     raise ValueError(f"the answers of a model of the kind {task.kind} are not judged")

@@ -34,7 +34,17 @@ from encodery.heads.tagging_options import TagReadoutConfig
 from encodery.heads.tags import TagReadout
 from encodery.heads.vector_options import TokenReadoutConfig
 
-Readout = WordReadout | Decoder | DocumentReadout | VectorReadout | TokenReadout | TagReadout | SpanReadout | OrdinalReadout | OwnPass
+Readout = (
+    WordReadout
+    | Decoder
+    | DocumentReadout
+    | VectorReadout
+    | TokenReadout
+    | TagReadout
+    | SpanReadout
+    | OrdinalReadout
+    | OwnPass
+)
 """States -> Output, given the batch: all have `initialise(generator)`."""
 
 

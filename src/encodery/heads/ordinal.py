@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
-from encodery.bricks.choices import PoolingName
 from encodery.bricks.dropout import dropout
 from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear
-from encodery.config import Config
-
-
-class OrdinalReadoutConfig(Config):
-    """One of several classes that have an order: a number for each document, and thresholds between the classes."""
-
-    kind: Literal["ordinal"] = "ordinal"
-    pooling: PoolingName = "mean"
-    """How the vectors of a text become one: first, mean, max or attention."""
-    outputs: int = Field(default=2, ge=2)
-    """C: classes, in their order."""
-    hidden: bool = False
-    """Whether a linear layer with tanh stands between the pooled vector and the number."""
-    drop_rate: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout on the pooled vector."""
+from encodery.heads.options import OrdinalReadoutConfig
 
 
 class OrdinalReadout(nn.Module):

@@ -8,36 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Layout, Output, States
 from encodery.bricks.dropout import dropout
 from encodery.bricks.layers import initialise
 from encodery.bricks.products import Linear
-from encodery.config import Config
+from encodery.heads.options import SpanReadoutConfig
 
 LOWEST = -1e30
 """The score of what is no span: far below any, and still a number."""
-
-
-class SpanReadoutConfig(Config):
-    """Where an answer begins and ends: scores of every position of the context."""
-
-    kind: Literal["spans"] = "spans"
-    ends: Literal["independent", "biaffine"] = "independent"
-    """independent: begin and end are scored each alone; biaffine: also how well they go together."""
-    rank: int = Field(default=64, ge=1, le=1024)
-    """For biaffine: numbers that a begin and an end are compared by (K)."""
-    longest: int = Field(default=30, ge=1, le=512)
-    """Tokens of the longest answer that is looked for (W)."""
-    drop_rate: float = Field(default=0.1, ge=0, lt=1)
-    """Dropout on the vectors."""
 
 
 class SpanReadout(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
+from encodery.data.choices import ChoiceField
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
 from encodery.heads.options import DocumentReadoutConfig
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 
 class ChoicesConfig(Config):
@@ -27,6 +31,21 @@ class ChoicesConfig(Config):
     """An extra layer with tanh before the score, as in BERT."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
+
+    compose: ClassVar[str] = "choices"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label: nothing, for it is read with the options."""
+        return "none"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their text. Raises ValueError when it is not named."""
+        if data.choices is None:
+            raise ValueError("objective.kind choose needs data.choices: the column of the options")
+        if data.label is None:
+            raise ValueError("objective.kind choose needs data.label: the column that says which option is right")
+        return (ChoiceField(data.choices, data.label),)
 
 
 class Choices:
@@ -45,6 +64,9 @@ class Choices:
         return DocumentReadoutConfig(
             pooling=config.pooling, outputs=1, hidden=config.hidden, drop_rate=config.drop_rate
         )
+
+    def task(self) -> Task:
+        return Task("choose")
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         """With `truth["row"]` (N,), the number of each document's row in this batch, and `truth["right"]` (N,) bool."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,9 +14,14 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
+from encodery.data.store import TokenStore
 from encodery.errors import DataError, nearest
-from encodery.heads.ordinal import OrdinalReadoutConfig, above_log_probabilities
+from encodery.heads.options import OrdinalReadoutConfig
+from encodery.heads.ordinal import above_log_probabilities
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 
 class OrdinalConfig(Config):
@@ -35,6 +40,18 @@ class OrdinalConfig(Config):
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the pooled vector."""
 
+    compose: ClassVar[str] = "joined"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "class"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside it."""
+        del data
+        return ()
+
     @field_validator("order")
     @classmethod
     def _each_once(cls, order: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,6 +67,22 @@ class Ordinal:
     def __init__(self, config: OrdinalConfig, *, labels: Sequence[str]) -> None:
         self.config = config
         self.labels = list(labels)
+
+    @classmethod
+    def of(cls, config: OrdinalConfig, store: TokenStore) -> Ordinal:
+        """The objective for the labels of a store, which are numbered anew: from then on in their order.
+
+        Raises DataError as `ordered_labels`.
+        """
+        labels = ordered_labels(store.label_names, config.order)
+        if labels != store.label_names:
+            assert store.labels is not None
+            rank = np.array([labels.index(name) for name in store.label_names], dtype=np.int64)
+            store.labels, store.label_names = rank[np.asarray(store.labels)], labels
+        return cls(config, labels=labels)
+
+    def task(self) -> Task:
+        return Task("ordinal", tuple(self.labels))
 
     def readout(self) -> OrdinalReadoutConfig:
         config = self.config

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.config import Config, Count
-from encodery.heads.spans import LOWEST, SpanReadoutConfig, log_sum_by_document, null_scores
+from encodery.data.answers import AnswerField
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
+from encodery.heads.options import SpanReadoutConfig
+from encodery.heads.spans import LOWEST, log_sum_by_document, null_scores
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 
 class QuestionsConfig(Config):
@@ -29,6 +34,29 @@ class QuestionsConfig(Config):
     """Tokens that the windows of a long context share, so that an answer no longer than these stands whole in one."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors that spans are read from."""
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "none"
+
+    @property
+    def compose(self) -> str:
+        """How samples are made of the rows: windows that repeat the question."""
+        return f"questions:{self.overlap}"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their text and its question. Raises ValueError when it is not named."""
+        if data.answers is None:
+            raise ValueError("objective.kind answer needs data.answers: the column of the answers")
+        if data.pair is None:
+            raise ValueError(
+                "objective.kind answer needs data.pair: the column of the question (data.text is the context)"
+            )
+        sources = (*data.train, *(data.validation or ()), *(data.test or ()))
+        if any(isinstance(text, list) for text in (data.text, *(source.text for source in sources))):
+            raise ValueError("objective.kind answer counts the characters of one column: data.text cannot be several")
+        return (AnswerField(data.answers),)
 
 
 class Questions:
@@ -47,6 +75,9 @@ class Questions:
     def readout(self) -> SpanReadoutConfig:
         names = ("ends", "rank", "longest", "drop_rate")
         return SpanReadoutConfig(**{name: getattr(self.config, name) for name in names})
+
+    def task(self) -> Task:
+        return Task("answer")
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         del rng, progress

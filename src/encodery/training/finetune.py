@@ -13,7 +13,6 @@ import torch
 from encodery.data.corpus import HeldRows, Reading, held_rows
 from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
-from encodery.data.tag_field import Tagset
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
 from encodery.evaluation.judges import Judge
@@ -30,9 +29,11 @@ from encodery.objectives.questions import Questions, QuestionsConfig
 from encodery.objectives.ranking import RankConfig, Ranking
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.objectives.tagging import Tagging, TaggingConfig
+from encodery.objectives.writing import WritingConfig
 from encodery.trained import Task, Trained
 from encodery.training.loop import Objective
 from encodery.training.recipe import LabelledConfig
+from encodery.training.target_words import tokenizer_of_targets, with_target_tokenizer, writing_objective
 
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult
@@ -65,10 +66,11 @@ class Finetuning:
                 "data.tokens: streamed is for pretraining; labels have to be counted before they can be learned",
                 fix="leave data.tokens at cached: the cache is memory mapped, so its size does not matter",
             )
+        self.reading = with_target_tokenizer(run, config, self.reading, start)
         self.text = run.training_text(self.reading, self.tokenizer)
         self.store: TokenStore = self.text.known
         # Before the other rows are read: it may number the labels anew.
-        self.objective = make_objective(config, self.store, self.tokenizer)
+        self.objective = make_objective(config, self.store, tokenizer_of_targets(self.reading, self.tokenizer))
         self.validation = self._held("validation")
         self.test = self._held("test")
         if self.validation is None and self.test is None:
@@ -149,15 +151,19 @@ class Finetuning:
 
     def _validate(self, model: Model) -> dict[str, float]:
         assert self.validation is not None
-        given = self.judge.adapted(model, self._found(model, self.validation), self.validation)
-        found = self.judge.quick(given, self.validation)
-        score = found["metric"] - 1e-4 * found["loss"]  # ties of the metric are broken by the loss
-        return {"score": score, "validation_loss": found["loss"], "metric": found["metric"]}
+        judge = self.judge.glance()
+        given = judge.adapted(model, self._found(model, self.validation, judge), self.validation)
+        found = judge.quick(given, self.validation)
+        # Ties of the metric are broken by the loss.
+        score = found.get("score", found["metric"] - 1e-4 * found["loss"])
+        each = self.judge.each(given, self.validation)
+        error = {} if each is None else {"standard_error": float(each.std() / max(1, each.size) ** 0.5)}
+        return {"score": score, "validation_loss": found["loss"], "metric": found["metric"], **error}
 
-    def _found(self, model: Model, held: HeldRows) -> Any:
+    def _found(self, model: Model, held: HeldRows, judge: Judge | None = None) -> Any:
         """What the model says of the rows, in the order of the data."""
         loader = self.run.loader(held.store, self.tokenizer, self.recipe.training, self.objective)
-        return self.judge.found(model, held, loader, self.run.precision.dtype)
+        return (judge or self.judge).found(model, held, loader, self.run.precision.dtype)
 
     def _held(self, split: Any) -> HeldRows | None:
         if not has_split(self.reading.data, split):
@@ -204,7 +210,7 @@ class Finetuning:
             parameters=count(model),
             comparison=comparison,
             curves=curves,
-            data_facts=run.data_facts(stores, self.store, self.tokenizer),
+            data_facts=run.data_facts(stores, self.store, self.tokenizer) | getattr(self.objective, "facts", {}),
             config=recipe.model_dump(mode="json"),
             diagnoses=diagnoses(curves, None) + own.judge.diagnoses(own.found),
             notes=notes,
@@ -232,6 +238,8 @@ def compared_with(wanted: Sequence[str] | None, judge: Judge, kind: str) -> list
 
 def make_objective(config: LabelledConfig, store: TokenStore, tokenizer: Tokenizer) -> Labelled:
     """The objective of a recipe for the training rows."""
+    if isinstance(config, WritingConfig):
+        return writing_objective(config, store, tokenizer)
     del tokenizer
     if isinstance(config, EmbedConfig):
         return make_contrastive(config, store)
@@ -244,23 +252,8 @@ def make_objective(config: LabelledConfig, store: TokenStore, tokenizer: Tokeniz
     if isinstance(config, ChoicesConfig):
         return Choices(config)
     if isinstance(config, TaggingConfig):
-        return make_tagging(config, store)
+        return Tagging.of(config, store)
     return make_supervised(config, store)
-
-
-def make_tagging(config: TaggingConfig, store: TokenStore) -> Tagging:
-    """The objective for the tags of a store."""
-    facts = store.facts["fields"]
-    tagset = Tagset.from_dict(facts["tags"])
-    kinds = facts["tags"]["tag_counts"]
-    if len(kinds) < 2:
-        found = f"only the tag {next(iter(kinds))!r}" if kinds else "no tags"
-        raise DataError(
-            f"the training data has {found} in its {store.rows:,} rows",
-            expected="at least two different tags",
-            fix="check data.tags (or data.spans), objective.scheme and the files",
-        )
-    return Tagging(config, tagset, store.label_names, facts)
 
 
 def make_contrastive(config: EmbedConfig, store: TokenStore) -> Contrastive:

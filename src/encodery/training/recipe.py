@@ -25,11 +25,21 @@ from encodery.objectives.questions import QuestionsConfig
 from encodery.objectives.ranking import RankConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.objectives.tagging import TaggingConfig
+from encodery.objectives.writing import WritingConfig
 from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
 Unlabelled = MaskedConfig | KnowledgeMaskedConfig
-LabelledConfig = SupervisedConfig | EmbedConfig | RankConfig | OrdinalConfig | QuestionsConfig | ChoicesConfig | TaggingConfig
+LabelledConfig = (
+    WritingConfig
+    | SupervisedConfig
+    | EmbedConfig
+    | RankConfig
+    | OrdinalConfig
+    | QuestionsConfig
+    | ChoicesConfig
+    | TaggingConfig
+)
 UnlabelledConfig = Annotated[Unlabelled, Field(discriminator="kind")]
 ObjectiveConfig = Annotated[Unlabelled | LabelledConfig, Field(discriminator="kind")]
 """What is learned: `labels` and `fields` say what rows need for it, `compose` how samples are made of them."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 from encodery.trained import Trained
 from encodery.use.answers import Answerer, ClassAnswerer, ClassesAnswerer, NumberAnswerer, Silent
 from encodery.use.closeness import BelongingAnswerer, CandidateAnswerer, ClosenessAnswerer, GradeAnswerer
+from encodery.use.pointing import ChoiceAnswerer, QuestionAnswerer, RankAnswerer
+from encodery.use.tagging import TagAnswerer
 
 ANSWERERS: dict[str, type[Answerer]] = {
     "classify": ClassAnswerer,
     "multilabel": ClassesAnswerer,
     "regress": NumberAnswerer,
+    "ordinal": RankAnswerer,
+    "answer": QuestionAnswerer,
+    "choose": ChoiceAnswerer,
+    "tag": TagAnswerer,
 }
 
 
