@@ -24,17 +24,17 @@ PLACES_KEPT = 5
 NOT_TAGGED = 1
 """In the array: a unit begins here, and its tag is not known. Tag number n stands as n + 2; 0 is no unit."""
 _START, _STOP, _LABEL = ("start",), ("stop", "end"), ("label", "entity", "type", "tag")
-_ROW_SHAPE = '"tokens": ["Peter", "left"], "tags": ["B-PER", "O"]'
 
 
 @dataclass(frozen=True)
 class Tagged:
     """What a row says of its text: `offsets` (U, 2) are its words in characters (none where the row has a plain text
-    and spans), `tags` one a word, `spans` stretches of characters."""
+    and spans), `tags` one a word, `spans` stretches of characters. Not `told`: nothing is known but the words."""
 
     offsets: np.ndarray | None = None
     tags: tuple[str, ...] | None = None
     spans: tuple[Span, ...] | None = None
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def spans_at(units: np.ndarray, stretches: Sequence[Span]) -> list[Span]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class TagField:
     """The Field of token tagging (data/fields.py)."""
 
@@ -169,25 +169,22 @@ class TagField:
         """Part of the name of token caches."""
         return (1, self.columns, self.scheme, self.learned, self.units)
 
-    def text(self, value: Mapping[str, Any]) -> str | None:
-        """A list of words as one text."""
-        words = self._words(value)
-        return None if words is None else join(words)[0]
-
     def read(self, value: Mapping[str, Any], text: str) -> Tagged:
         """What the row says of its text. Raises BadField."""
-        words = self._words(value)
+        given = next((value[name] for name in self.texts_in if name in value), None)
         if self.spans_in is not None:
-            return Tagged(None, None, read_spans(value.get(self.spans_in), value, text))
+            if self.spans_in not in value:
+                raise BadField(ledger.MISSING_TAGS, _there(self.spans_in, value))
+            return Tagged(spans=read_spans(value[self.spans_in], given if isinstance(given, str) else text, text))
+        words = None if isinstance(given, str) else words_at(given, text)
         if self.tags_in is None:
             if words is None:
                 raise BadField(ledger.BAD_TAGS, "the text is no list of words, and the row has neither tags nor spans")
-            return Tagged(join(words)[1])
+            return Tagged(words)
         if self.tags_in not in value:
-            there = ", ".join(repr(name) for name in value)
-            raise BadField(ledger.MISSING_TAGS, f"no '{self.tags_in}'; the row has {there}")
+            raise BadField(ledger.MISSING_TAGS, _there(self.tags_in, value))
         tags = _tags(value[self.tags_in])
-        offsets = join(words)[1] if words is not None else _offsets(text, len(tags))
+        offsets = words if words is not None else _offsets(text, len(tags))
         if len(offsets) != len(tags):
             raise BadField(ledger.BAD_TAGS, f"{len(offsets)} words but {len(tags)} tags")
         if self.scheme not in ("auto", "none") and (wrong := misfits(tags, self.scheme)):
@@ -199,25 +196,32 @@ class TagField:
         """For one store."""
         return TagGatherer(self, known)
 
-    def _words(self, value: Mapping[str, Any]) -> list[str] | None:
-        """The words of a row whose text is a list of them."""
-        given = next((value[name] for name in self.texts_in if name in value), None)
-        if isinstance(given, str) and self.spans_in is None and given.lstrip().startswith('["'):
-            given = _parsed(given)
-        if isinstance(given, np.ndarray):
-            given = given.tolist()
-        if not isinstance(given, list | tuple):
-            return None
-        words = []
-        for number, word in enumerate(given):
-            clean = str(word).replace("\x00", "") if isinstance(word, str | int | float) else ""
-            clean = clean.removeprefix("\ufeff").strip()
-            if not clean:
-                raise BadField(ledger.BAD_TAGS, f"word {number + 1} is {word!r:.40}, not a word")
-            words.append(clean)
-        if not words:
-            raise BadField(ledger.EMPTY_TEXT, "a list without words")
-        return words
+
+def words_at(words: Any, text: str) -> np.ndarray:
+    """Where the words of a list stand in the text that was made of them (data/rows.py), (U, 2). Raises BadField."""
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise BadField(ledger.BAD_TAGS, f"{words!s:.40} is no list of words")
+    offsets = join(words)[1]
+    for number, word in enumerate(words):
+        kept = word.replace("\x00", "")
+        if not kept.strip("\ufeff \t\r\n"):
+            raise BadField(ledger.BAD_TAGS, f"word {number + 1} is {word!r:.40}, not a word")
+    whole = join(words)[0]
+    moved = np.array([[cleaned_size(whole[:edge]) for edge in pair] for pair in offsets.tolist()], dtype=np.int64)
+    offsets = offsets if len(whole) == len(text) else moved
+    for number, (start, stop) in enumerate(offsets.tolist()):  # white space around a word is not its own
+        piece = text[start:stop]
+        offsets[number] = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+    return offsets
+
+
+def cleaned_size(text: str) -> int:
+    """How many of the characters before a place are left when a text is cleaned (data/rows.py)."""
+    return len(text.replace("\x00", "").removeprefix("\ufeff"))
+
+
+def _there(name: str, value: Mapping[str, Any]) -> str:
+    return f"no '{name}'; the row has {', '.join(repr(key) for key in value)}"
 
 
 def _parsed(text: str) -> Any:
@@ -255,9 +259,9 @@ def _offsets(text: str, tags: int) -> np.ndarray:
     )
 
 
-def read_spans(given: Any, row: Mapping[str, Any], text: str) -> tuple[Span, ...]:
-    """[[start, stop, "label"], ...] or [{"start", "stop" or "end", "label"}, ...], checked against the text. Raises
-    BadField."""
+def read_spans(given: Any, raw: str, text: str) -> tuple[Span, ...]:
+    """[[start, stop, "label"], ...] or [{"start", "stop" or "end", "label"}, ...], checked against the text as the row
+    has it (`raw`) and moved to where the characters are in the clean `text`. Raises BadField."""
     if isinstance(given, str):
         given = _parsed(given) if given.strip() else []
     if isinstance(given, np.ndarray):
@@ -269,14 +273,15 @@ def read_spans(given: Any, row: Mapping[str, Any], text: str) -> tuple[Span, ...
     spans: list[Span] = []
     for one in given:
         start, stop, label = _span(one)
-        if not 0 <= start < stop <= len(text):
-            raise BadField(ledger.BAD_SPANS, f"{one!s:.60} lies outside of the text ({len(text)} characters)")
-        if isinstance(one, Mapping) and isinstance(one.get("text"), str) and one["text"] != text[start:stop]:
-            raise BadField(ledger.BAD_SPANS, f"{one!s:.60}: the text has {text[start:stop]!r:.40} there")
+        if not 0 <= start < stop <= len(raw):
+            raise BadField(ledger.BAD_SPANS, f"{one!s:.60} lies outside of the text ({len(raw)} characters)")
+        if isinstance(one, Mapping) and isinstance(one.get("text"), str) and one["text"] != raw[start:stop]:
+            raise BadField(ledger.BAD_SPANS, f"{one!s:.60}: the text has {raw[start:stop]!r:.40} there")
+        if len(raw) != len(text):
+            start, stop = cleaned_size(raw[:start]), cleaned_size(raw[:stop])
         if not text[start:stop].strip():
             raise BadField(ledger.BAD_SPANS, f"{one!s:.60} holds white space alone")
         spans.append(Span(start, stop, label))
-    del row
     spans.sort()
     for before, after in pairwise(spans):
         if after.start < before.stop:
@@ -395,6 +400,10 @@ class TagGatherer:
         assert self.tagset is not None
         tagset, counts = self.tagset, self.counts
         tagged: Tagged = row.beside[self.field.name]
+        found = np.zeros(encoded.ids.size, dtype=np.int32)
+        if not tagged.told:
+            found[place(tagset.units_of(tagged, row.text), encoded.offsets).token] = NOT_TAGGED
+            return found
         units, tags = tagset.settle(tagged, row.text)
         if tagged.offsets is not None and not self.fixed:
             self.learner.add([row.text[start:stop] for start, stop in tagged.offsets.tolist()])
@@ -411,7 +420,6 @@ class TagGatherer:
         if tagset.scheme != "none":
             self._count_spans(tagged, units, tags, group_tags)
         self.tag_counts.update(tags)
-        found = np.zeros(encoded.ids.size, dtype=np.int32)
         found[placed.token] = [self._number(tag) for tag in group_tags]
         return found
 

@@ -11,10 +11,10 @@ from encodery.config import Config
 from encodery.data.tags import SchemeName
 
 
-class TokenReadoutConfig(Config):
+class TagReadoutConfig(Config):
     """A tag for every unit (word or character) of a text, and a class for the text beside them."""
 
-    kind: Literal["tokens"] = "tokens"
+    kind: Literal["tags"] = "tags"
     tags: tuple[str, ...] = ("O",)
     """The tags (C), in the order of their numbers."""
     scheme: SchemeName = "none"

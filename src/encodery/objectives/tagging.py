@@ -14,13 +14,16 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
+from encodery.data.fields import Field as DataField
 from encodery.data.rows import Labels
+from encodery.data.store import TokenStore
 from encodery.data.tag_field import NOT_TAGGED, TagField, Tagset
 from encodery.data.tags import SchemeName, parse, write
-from encodery.errors import ConfigError
+from encodery.errors import ConfigError, DataError
 from encodery.heads.crf import Chain, lay_out, log_partition, path_score
-from encodery.heads.tagging_options import TokenReadoutConfig
+from encodery.heads.tagging_options import TagReadoutConfig
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 if TYPE_CHECKING:
     from encodery.data.source_config import DataConfig
@@ -64,7 +67,7 @@ class TaggingConfig(Config):
         """How samples are made of a row (data/composing.py)."""
         return f"windows:{self.overlap}"
 
-    def fields(self, data: DataConfig) -> tuple[TagField, ...]:
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
         """What rows carry beside their text. Raises ConfigError when the recipe names no column for it."""
         if data.tags is not None and data.spans is not None:
             raise ConfigError("data.tags and data.spans are both there", fix="keep the one that holds the truth")
@@ -72,9 +75,12 @@ class TaggingConfig(Config):
             raise ConfigError(
                 "objective.kind tag, but the recipe names no column with tags",
                 expected="data.tags (a tag for each word) or data.spans ([[start, stop, label], ...])",
-                fix="add data.tags=COLUMN; to learn word segmentation from lists of words, set objective.units=characters",
+                fix="add data.tags=COLUMN; to learn to cut texts into words, set objective.units=characters",
             )
-        texts = [data.text, *(source.text for source in (*data.train, *(data.validation or ()), *(data.test or ())))]
+        sources = (*data.train, *(data.validation or ()), *(data.test or ()))
+        if data.pair is not None or any(source.pair is not None for source in sources):
+            raise ConfigError("objective.kind tag with data.pair", expected="one text a row: tags are of one text")
+        texts = [data.text, *(source.text for source in sources)]
         if any(isinstance(text, list) for text in texts):
             raise ConfigError(
                 "data.text is several columns", expected="one column whose words or characters are tagged"
@@ -84,7 +90,7 @@ class TaggingConfig(Config):
 
 
 class Tagging:
-    """The objective: hides nothing, needs a token readout, scores its logits against the tags of the units.
+    """The objective: hides nothing, needs a tag readout, scores its logits against the tags of the units.
 
     Without crf: cross-entropy of each unit. With it: minus the log-likelihood of the tags of each text, log Z minus
     their score (heads/crf.py). Both are counted per unit. A window that begins or ends inside of a span has its edge
@@ -97,8 +103,8 @@ class Tagging:
         self.classes = classes if config.intent else []
         self._begins, self._ends = edge_tags(tagset)
 
-    def readout(self) -> TokenReadoutConfig:
-        return TokenReadoutConfig(
+    def readout(self) -> TagReadoutConfig:
+        return TagReadoutConfig(
             tags=self.tagset.names,
             scheme=self.tagset.scheme,
             crf=self.config.crf,
@@ -106,6 +112,25 @@ class Tagging:
             pooling=self.config.pooling,
             drop_rate=self.config.drop_rate,
         )
+
+    @classmethod
+    def of(cls, config: TaggingConfig, store: TokenStore) -> Tagging:
+        """The objective for the tags of the training rows. Raises DataError when there are not two of them."""
+        facts = store.facts["fields"]["tags"]
+        if len(facts["tag_counts"]) < 2:
+            found = f"only the tag {next(iter(facts['tag_counts']))!r}" if facts["tag_counts"] else "no tags"
+            raise DataError(
+                f"the training data has {found} in its {store.rows:,} rows",
+                expected="at least two different tags",
+                fix="check data.tags (or data.spans), objective.scheme and the files",
+            )
+        return cls(config, Tagset.from_dict(facts), store.label_names)
+
+    def task(self) -> Task:
+        """What is needed to read the answers again."""
+        asked = self.config.model_dump(include={"scheme", "learned", "units", "crf"})
+        kept = {"tags": self.tagset.to_dict()}
+        return Task("tag", tuple(self.classes), detail={"fields": kept, "tagging": asked})
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         """`truth` gets `tag` (U,), the number of the tag of each unit, -1 where it is not known, and `owner` (U,), the

@@ -17,19 +17,35 @@ from encodery.errors import ConfigError
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.frontends.options import TextConfig
 from encodery.objectives.choices import ChoicesConfig
-from encodery.objectives.contrastive_options import EmbedConfig
+from encodery.objectives.contrastive_options import ContrastConfig, EmbedConfig
+from encodery.objectives.denoise import DenoiseConfig
+from encodery.objectives.distil import DistilConfig
 from encodery.objectives.knowledge import KnowledgeMaskedConfig
 from encodery.objectives.masked import MaskedConfig
+from encodery.objectives.order import OrderConfig
 from encodery.objectives.ordinal import OrdinalConfig
 from encodery.objectives.questions import QuestionsConfig
 from encodery.objectives.ranking import RankConfig
+from encodery.objectives.reconstruct import AutoencodeConfig
+from encodery.objectives.replaced import ReplacedConfig
+from encodery.objectives.several import SeveralConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.objectives.tagging import TaggingConfig
 from encodery.objectives.writing import WritingConfig
 from encodery.training.loop import TrainingConfig
 from encodery.training.optim import OptimConfig
 
-Unlabelled = MaskedConfig | KnowledgeMaskedConfig
+Unlabelled = (
+    MaskedConfig
+    | KnowledgeMaskedConfig
+    | ReplacedConfig
+    | OrderConfig
+    | AutoencodeConfig
+    | DenoiseConfig
+    | ContrastConfig
+    | DistilConfig
+    | SeveralConfig
+)
 LabelledConfig = (
     WritingConfig
     | SupervisedConfig
@@ -51,7 +67,8 @@ class PretrainConfig(Config):
     data: list[SourceConfig] = Field(default_factory=list)
     """Sources of text beside the training texts of the run; labels in them are not looked at."""
     objective: UnlabelledConfig = MaskedConfig()
-    """masked: hidden words; knowledge: triples of entities beside them."""
+    """masked: hidden words; knowledge: triples of entities beside them; replaced, order, autoencode, denoise, contrast,
+    distil, several: see docs/04_objectives.md."""
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout during this stage; text that is seen a few times only needs none."""
     training: TrainingConfig = TrainingConfig.model_validate(
@@ -113,8 +130,19 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def _texts_may_change(self) -> Recipe:
+        augment = self.training.augment
+        if self.objective.kind == "answer" and (augment.delete or augment.swap):
+            raise ValueError("training.augment.delete and swap would move answers out of their places: set them to 0")
+        if augment.used and self.data.knowledge is not None and self.data.knowledge.inject is not None:
+            raise ValueError("training.augment does not go with data.knowledge.inject: branches hang on words")
+        return self
+
+    @model_validator(mode="after")
     def _columns_are_named(self) -> Recipe:
         self.fields()
+        if self.pretrain is not None:
+            self.pretrain.objective.fields(self.data)
         return self
 
     @property

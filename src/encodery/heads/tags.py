@@ -12,10 +12,10 @@ from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear
 from encodery.data.tags import allowed
 from encodery.heads.crf import Chain
-from encodery.heads.tagging_options import TokenReadoutConfig
+from encodery.heads.tagging_options import TagReadoutConfig
 
 
-class TokenReadout(nn.Module):
+class TagReadout(nn.Module):
     """States -> logits (U, C) at the units of a batch, in order, and with `classes` also `classes` (N, K).
 
     A unit is read at its first token (Devlin et al. 2019, section 5.3): where `batch.values["tags"]` is above 0. The
@@ -26,7 +26,7 @@ class TokenReadout(nn.Module):
     end_allowed: Tensor
     between_allowed: Tensor
 
-    def __init__(self, config: TokenReadoutConfig, width: int) -> None:
+    def __init__(self, config: TagReadoutConfig, width: int) -> None:
         super().__init__()
         self.config = config
         tags = len(config.tags)

@@ -1,0 +1,149 @@
+"""What a model says of the units of whole rows: windows merged, the best path, how sure it is of tags and spans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encodery.data.loader import Loader, Place
+from encodery.data.store import TokenStore
+from encodery.data.tags import SchemeName, Span, parse
+from encodery.heads.crf import Chain, forward_backward, lay_out, marginals, path_score, span_probability, viterbi
+from encodery.heads.tags import TagReadout, units_of
+from encodery.model import Model
+
+_NUMBERS_AT_ONCE = 1 << 22
+"""Scores of pairs of tags that the search for the best path looks at in one step."""
+
+
+@dataclass(frozen=True)
+class UnitLogits:
+    """Logits (U, C) of the units of all rows, in order, the row of each (U,), and what follows what; of the class of
+    the whole text `classes` (rows, K), where the model tells it. A unit here is what has a token of its own."""
+
+    logits: Tensor
+    row: Tensor
+    rows: int
+    chain: Chain
+    classes: np.ndarray | None = None
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor, int, int]]:
+        """Stretches of rows that fit in memory: (units, the row of each counted from 0, rows, the first row)."""
+        most = max(1, _NUMBERS_AT_ONCE // self.logits.shape[1] ** 2) if self.logits.shape[1] else self.rows
+        for first in range(0, self.rows, most):
+            stop = min(self.rows, first + most)
+            begin, end = np.searchsorted(self.row.numpy(), [first, stop]).tolist()
+            yield slice(begin, end), self.row[begin:end] - first, stop - first, first
+
+    def best(self) -> list[list[int]]:
+        """The numbers of the tags of each row: the best path that is allowed (Viterbi)."""
+        paths = [viterbi(self.logits[units], self.chain, row, rows)[0] for units, row, rows, _ in self.chunks()]
+        return self.by_row(torch.cat(paths) if paths else self.row)
+
+    def by_row(self, of_units: Tensor) -> list[list[int]]:
+        """Something of all units as a list a row."""
+        edges = np.searchsorted(self.row.numpy(), np.arange(self.rows + 1)).tolist()
+        flat = of_units.tolist()
+        return [flat[begin:end] for begin, end in pairwise(edges)]
+
+    def shares(self) -> Tensor:
+        """The probability of each tag at each unit, given the whole text, (U, C)."""
+        found = [marginals(self.logits[units], self.chain, row, rows) for units, row, rows, _ in self.chunks()]
+        return torch.cat(found) if found else self.logits.double()
+
+    def span_shares(self, tags: Tensor, spans: list[list[Span]], goes_on: Tensor) -> list[list[float]]:
+        """How probable each span of each row is, exactly as it stands; `tags` (U,) are the path they were read from."""
+        result: list[list[float]] = [[] for _ in range(self.rows)]
+        edges = np.searchsorted(self.row.numpy(), np.arange(self.rows + 1))
+        for units, row, rows, first in self.chunks():
+            wanted = [(number, span) for number in range(first, first + rows) for span in spans[number]]
+            if not wanted:
+                continue
+            at = torch.tensor([[edges[r] + s.start, edges[r] + s.stop] for r, s in wanted]) - units.start
+            found = span_probability(self.logits[units], self.chain, row, rows, tags[units], at, goes_on)
+            for (number, _), share in zip(wanted, found.tolist()):
+                result[number].append(min(1.0, share))
+        return result
+
+    def loss(self, tag: Tensor, *, crf: bool) -> tuple[float, int]:
+        """Minus the log-likelihood of the tags (U,), summed, and the units that counted; -1 is a tag that is not known,
+        and with crf nothing of its row counts."""
+        if not crf:
+            known = tag >= 0
+            log_share = torch.log_softmax(self.logits[known].double(), dim=1)
+            return float(-log_share.gather(1, tag[known][:, None]).sum()), int(known.sum())
+        total, units = 0.0, 0
+        for part, row, rows, _ in self.chunks():
+            bad = torch.zeros(rows, dtype=torch.bool)
+            bad[row[tag[part] < 0]] = True
+            kept = ~bad[row]
+            logits, own, owner = self.logits[part][kept], tag[part][kept], row[kept]
+            steps = lay_out(owner, rows)
+            log_z = forward_backward(logits, self.chain, steps).log_z
+            score = path_score(logits, own, self.chain, steps, owner)
+            whole = torch.isfinite(score)  # a text cut at its end may break off inside of a span
+            total += float((log_z - score)[whole].sum())
+            units += int(whole[owner].sum())
+        return total, units
+
+
+def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dtype) -> UnitLogits:
+    """What the model says of every row of a store, in order. Of a unit that several windows hold, the window counts
+    that has most of the text around it; logits of the whole text are averaged, weighted by tokens."""
+    assert isinstance(model.readout, TagReadout), "only a tag readout tags units"
+    assert not loader.shuffle, "the order of the data is kept"
+    assert not store.paired, "tags are of one text a row"
+    config, around = model.readout.config, loader.maker.around
+    starts, sizes = np.asarray(store.starts), np.diff(store.starts)
+    flat = np.flatnonzero(np.asarray(store.beside["tags"]))
+    logits = np.zeros((flat.size, len(config.tags)), dtype=np.float32)
+    context = np.full(flat.size, -1, dtype=np.int64)
+    classes, weight = np.zeros((store.rows, config.classes)), np.zeros(store.rows)
+    device = model.device
+    model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        chain = Chain(*(part.float().cpu() for part in model.readout.chain()))
+        for batch, _ in loader.epoch(Place()):
+            output = model(batch.to(device))
+            assert output.logits is not None
+            layout, uids = batch.layout, batch.uids
+            at = units_of(batch).cpu()
+            document = layout.document.cpu()[at].numpy()
+            row = uids[document]
+            place = batch.values["place"].cpu()[at].numpy() - 1
+            position, length = layout.position.cpu()[at].numpy(), layout.lengths.cpu().numpy()[document]
+            left = position - len(around.before)
+            right = length - len(around.after) - 1 - position
+            left = np.where(place > left, left, np.iinfo(np.int64).max)
+            right = np.where(place + right + 1 < sizes[row], right, np.iinfo(np.int64).max)
+            around_unit = np.minimum(left, right)
+            number = np.searchsorted(flat, starts[row] + place)
+            better = around_unit > context[number]
+            context[number[better]] = around_unit[better]
+            logits[number[better]] = output.logits.float().cpu().numpy()[better]
+            if output.classes is not None:
+                tokens = layout.lengths.cpu().numpy().astype(np.float64)
+                np.add.at(classes, uids, output.classes.float().cpu().numpy() * tokens[:, None])
+                np.add.at(weight, uids, tokens)
+    seen = context >= 0  # a text that was cut has units that no window holds: they get what the scheme makes of them
+    assert seen.all() or loader.maker.long == "cut", "a unit was left out of the batches"
+    row_U = np.searchsorted(starts, flat, "right") - 1
+    whole = (classes / np.maximum(weight, 1e-9)[:, None]).astype(np.float32) if config.classes else None
+    return UnitLogits(torch.from_numpy(logits), torch.from_numpy(row_U), store.rows, chain, whole)
+
+
+def continuing(names: tuple[str, ...], scheme: SchemeName) -> Tensor:
+    """(C, C) [last, next]: whether a tag goes on with the span that the tag before it belongs to."""
+    found = torch.zeros(len(names), len(names), dtype=torch.bool)
+    if scheme == "none":
+        return found
+    parsed = [parse(name) for name in names]
+    for last, (letter, label) in enumerate(parsed):
+        for behind, (next_letter, next_label) in enumerate(parsed):
+            found[last, behind] = letter in "BI" and next_letter in "IE" and label == next_label
+    return found
