@@ -256,6 +256,7 @@ def predict(
     output: option.AnswersFile = None,
     precision: option.Precision = "fp32",
     prompt: option.Prompt = None,
+    dimension: option.Dimension = None,
 ) -> None:
     """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
 
@@ -274,7 +275,7 @@ def predict(
     if output is not None and output.is_dir():
         raise DataError(f"--output {output} is a folder", expected="the name of a file to write")
     lines = iter(texts) if texts else _lines(file)
-    predictor = load(model, precision=precision)
+    predictor = load(model, precision=precision, dimension=dimension)
     if embed and output is not None:
         counts = write_vectors(predictor, lines, output, prompt=prompt)
     else:

@@ -62,6 +62,10 @@ Mistakes = Annotated[int, typer.Option(help="Worst mistakes to show.", min=0)]
 Texts = Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines are read from stdin.")]
 TextFile = Annotated[Path | None, typer.Option("--file", "-f", help="Read texts from a file, one a line.")]
 Top = Annotated[int | None, typer.Option(help="Only the most probable labels.", min=1)]
+Dimension = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Keep the first N numbers of each vector (Matryoshka)."),
+]
 Embed = Annotated[bool, typer.Option("--embed", help="Give vectors instead of labels.")]
 AnswersFile = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write to a file; vectors as a NumPy file (.npy).")

@@ -32,7 +32,7 @@ def read_negatives(value: Any) -> tuple[str, ...]:
     given = value if isinstance(value, list | tuple) else (value,)
     for place, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
-            raise BadField(ledger.BAD_NEGATIVES, f"text {place + 1} is {str(text)[:20]!r}: write a text, or a list of texts")
+            raise BadField(ledger.BAD_NEGATIVES, f"text {place + 1} is {str(text)[:20]!r}: write a text for each")
     return tuple(given)
 
 

@@ -230,4 +230,6 @@ def kept_readout(readout: ReadoutConfig) -> ReadoutConfig:
         return VectorReadoutConfig(pooling=readout.pooling)
     if isinstance(readout, OrderReadoutConfig):
         return WordReadoutConfig(**readout.model_dump(exclude={"kind"}))
+    if isinstance(readout, VectorReadoutConfig | TokenReadoutConfig):
+        return readout.model_copy(update={"scale": None})
     return readout

@@ -122,8 +122,8 @@ class VectorReadout(nn.Module):
         initialise(self, std=0.02, depth=1, generator=generator)
 
     def vectors(self, states: States, parts: np.ndarray | None = None) -> Tensor:
-        """Before they are scaled to length 1. `parts` (N,) tell which text of its row each document is, 0 for the first;
-        without them all are first ones."""
+        """Before they are scaled to length 1. `parts` (N,) tell which text of its row each document is, 0 for the
+        first; without them all are first ones."""
         pooled_ND = self.pooling(states.summary or states)
         # The last steps run in float32: they are tiny, and N changes from batch to batch.
         with torch.autocast(pooled_ND.device.type, enabled=False):

@@ -30,10 +30,9 @@ def answer_lines(
     between its two texts, is answered with {"error": "line 3: ..."}, so that answers and lines stay side by side.
     Raises WeightsError, at the first line, for a model that is pretrained only, unless `embed`.
     """
-    wrong = (
-        "two texts with a tab between them are needed" if predictor.trained.task.paired else "there is no text in it"
-    )
-    sorted_out = _Lines(lines, predictor.trained.task.paired)
+    paired = reads_pairs(predictor, embed=embed)
+    wrong = "two texts with a tab between them are needed" if paired else "there is no text in it"
+    sorted_out = _Lines(lines, paired)
     if embed:
         vectors = (vector for block in predictor.embed_stream(sorted_out.texts(), prompt=prompt) for vector in block)
         found: Iterator[Any] = ({"vector": [round(float(x), 6) for x in vector]} for vector in vectors)
@@ -79,7 +78,7 @@ def write_vectors(
     Yields how many lines are written and how many of them have a vector, as it goes on; memory stays flat, and the
     file is there when it is whole.
     """
-    sorted_out = _Lines(lines, predictor.trained.task.paired)
+    sorted_out = _Lines(lines, reads_pairs(predictor, embed=True))
     vectors = (vector for block in predictor.embed_stream(sorted_out.texts(), prompt=prompt) for vector in block)
     nothing = np.full(predictor.width, np.nan, np.float32)
     given = answered = 0
@@ -97,6 +96,12 @@ def write_vectors(
         out.seek(0)
         np.lib.format.write_array_header_1_0(out, header())
     yield given, answered
+
+
+def reads_pairs(predictor: Predictor, *, embed: bool) -> bool:
+    """Whether two texts stand in a line. A model that compares two texts has a vector for each of them."""
+    task = predictor.trained.task
+    return task.paired and not (embed and task.kind == "embed")
 
 
 class _Lines:

@@ -149,7 +149,7 @@ class Predictor:
         if name not in task.prompts:
             known = ", ".join(task.prompts) or "none"
             raise DataError(f"prompt {name!r}{nearest(name, task.prompts)}", expected=f"one of the model's: {known}")
-        if task.paired:
+        if task.paired and task.kind != "embed":
             raise DataError(f"prompt {name!r}", expected="no prompt: this model was trained on pairs of texts")
         words = task.prompts[name]
         return (_begun(text, words) for text in texts)

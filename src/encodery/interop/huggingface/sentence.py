@@ -174,8 +174,14 @@ def sentence_files(
 ) -> dict[str, bytes]:
     """The files that make a folder one of sentence-transformers, by name. `weights` are those of `readout.dense`.
 
-    Raises WeightsError for attention pooling, for which there is no module.
+    Raises WeightsError for attention pooling and for a head of its own for first texts, for which there is no module.
     """
+    if config.first_dense is not None:
+        raise WeightsError(
+            "readout.first_dense: the first text of a row has linear layers of its own, and one folder of "
+            "sentence-transformers holds one way to make a vector",
+            expected="objective.heads: one",
+        )
     theirs = {ours: mode for mode, ours in _POOLINGS.items()}
     if config.pooling not in theirs:
         raise WeightsError(

@@ -250,7 +250,12 @@ def _vectors_of(trained: Trained) -> tuple[VectorReadoutConfig, Weights, list[st
     own = {name: value.detach().cpu().float() for name, value in trained.model.readout.state_dict().items()}
     if isinstance(readout, VectorReadoutConfig):
         return readout, {f"readout.{name}": value for name, value in own.items()}, []
-    assert isinstance(readout, DocumentReadoutConfig)
+    if not isinstance(readout, DocumentReadoutConfig):
+        raise WeightsError(
+            f"readout.kind is {readout.kind}: sentence-transformers has no module for it",
+            expected="one of word, document, vector",
+            fix="export the encoder alone: --to onnx --part encoder",
+        )
     bare = VectorReadoutConfig(pooling=readout.pooling, normalise=False)
     if readout.ngrams:
         note = "the answers are left out: a part of them comes from runs of tokens, for which there is no module"
@@ -269,6 +274,7 @@ def _vectors_of(trained: Trained) -> tuple[VectorReadoutConfig, Weights, list[st
         "classify": f"encode() gives a logit for each label, and softmax the probabilities: {labels}",
         "multilabel": f"encode() gives a logit for each label, and sigmoid its probability: {labels}",
         "regress": "encode() gives the number",
+        "rank": "encode() gives how well the second text of a pair answers the first: the higher the better",
     }
     return bare.model_copy(update={"dense": tuple(layers)}), weights, [what[task.kind]]
 

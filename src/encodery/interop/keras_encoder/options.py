@@ -48,6 +48,9 @@ REFUSED: dict[str, str] = {
     "encoder.positions=grid": "rows and columns are of pictures, and the input here is text",
     "encoder.positions=rotary_grid": "rows and columns are of pictures, and the input here is text",
     "encoder.fusion": "which words name entities is known where `data.knowledge` is read",
+    "readout.kind=tokens": "vectors of tokens are compared where two texts are at hand (late interaction)",
+    "readout.first_dense": "the encoder is not told which text of a row it reads",
+    "readout.scale": "a learned temperature is for learning alone, and is left out of what a run keeps",
     "readout.kind=links": "links between entities are scored where `data.knowledge` is read",
     "readout.ngrams": "part of such an answer comes from hashed runs of tokens, not from the encoder",
 }

@@ -26,6 +26,7 @@ from encodery.data.tokenizers import Tokenizer
 from encodery.encoders.options import TransformerConfig
 from encodery.errors import WeightsError
 from encodery.frontends.embeddings import LearnedTable
+from encodery.heads.options import VectorReadoutConfig
 from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
 from encodery.interop.onnx.operators import OPSET, known_operators
 from encodery.model import Model, ModelConfig
@@ -47,6 +48,8 @@ def why_not(config: ModelConfig, part: Part = "model") -> str:
             return "it fuses entities into words (fusion), and a graph of token ids is not told which words name which"
     if part == "model" and config.readout.kind not in ("word", "document", "vector"):
         return f"a readout of kind {config.readout.kind} has no graph; --part encoder gives the vectors it reads from"
+    if isinstance(config.readout, VectorReadoutConfig) and config.readout.first_dense is not None and part != "encoder":
+        return "first texts have a head of their own (heads: two), and a graph is not told which text of a row it reads"
     return ""
 
 
