@@ -382,6 +382,7 @@ def test_a_prepared_encoder_gives_its_vectors(
 
 
 @KINDS
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_a_compiled_encoder_gives_the_same(encoder: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model, twin = tiny_model(**encoder), tiny_model(**encoder)
     original = torch.nn.Module.compile

@@ -41,10 +41,11 @@ def dropout_mask(x: Tensor, rate: float) -> Tensor:
     return torch.ge(mask, dropped, out=mask).mul_(256 / (256 - dropped))
 
 
-def skip_documents(change: Tensor, document: Tensor, documents: int, rate: float) -> Tensor:
+def skip_documents(change: Tensor, document: Tensor, most: int, rate: float) -> Tensor:
     """Stochastic depth (Huang et al. 2016): a branch is left out for a share `rate` of the documents, whole; for the
-    others it counts 1 / (1 - rate). `change` (M, D) and the number `document` (M,) of each of its rows."""
-    kept = (rate <= torch.rand(documents + 1, device=change.device)) / (1 - rate)
+    others it counts 1 / (1 - rate). `change` (M, D) and the number `document` (M,) of each of its rows, less than
+    `most`, which should not change from step to step."""
+    kept = (rate <= torch.rand(most + 1, device=change.device)) / (1 - rate)
     return change * kept[document + 1][:, None].to(change.dtype)
 
 

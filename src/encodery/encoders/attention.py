@@ -9,6 +9,7 @@ plain road of scores.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -73,6 +74,7 @@ class Attention(nn.Module):
         self.additive = AdditiveScore(self.heads, self.key_width) if config.score == "additive" else None
         self.position_keys: nn.Module | None = None
         self.position_queries: nn.Module | None = None
+        self.attend: Callable[..., Tensor] = attend
         self.buckets = LogBuckets(config.relative_buckets, config.relative_reach)
         if config.positions == "disentangled" and not config.share_position_keys:
             if "content_position" in config.disentangled:
@@ -99,7 +101,7 @@ class Attention(nn.Module):
             mixed_PD = self._onward(qkv, run, run.past, angles, layer)
         elif self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
             qkv_P3HK = qkv.view(x_PD.shape[0], 3, self.heads, self.key_width)
-            mixed_PD = attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
+            mixed_PD = self.attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
         else:
             mixed_PD = self._general(qkv, run, pattern, angles, drop_rate)
         return self.outer(mixed_PD if at is None else mixed_PD[at])
@@ -131,7 +133,7 @@ class Attention(nn.Module):
         # Zeros at the end of queries and keys change no product, but the kernels divide by the root of the width.
         q = q * math.sqrt(wide / self.key_width) if wide != self.key_width else q
         stacked = torch.stack([F.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v)], dim=1)
-        mixed_PD = attend(stacked, run.layout, pattern, None, drop_rate, run.distance_bias)
+        mixed_PD = self.attend(stacked, run.layout, pattern, None, drop_rate, run.distance_bias)
         if wide == self.value_width:
             return mixed_PD
         return mixed_PD.view(P, self.heads, wide)[..., : self.value_width].flatten(1)

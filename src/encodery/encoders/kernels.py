@@ -45,11 +45,20 @@ def attend(
     if layout.traced:
         return attend_plainly(*given)
     if pattern.local and 4 * pattern.grain <= layout.length:
-        plain_window = pattern.name == "window" and not pattern.global_tokens
-        return attend_windows(*given) if plain_window else attend_sparsely(*given)
+        return attend_windows(*given) if _plain_window(pattern) else attend_sparsely(*given)
     if qkv_P3HK.device.type != "cpu":
         return attend_fused(*given)
     return attend_rows(*given) if layout.length <= ROWS_UP_TO else attend_documents(*given)
+
+
+def has_constant_shapes(pattern: Pattern, device: torch.device) -> bool:
+    """Whether `attend` does the same products in every step. If not, their shapes follow the documents of the batch:
+    blocks of each document where the pattern is sparse, on a CPU one document after the other in long rows."""
+    return device.type != "cpu" and (not pattern.local or _plain_window(pattern))
+
+
+def _plain_window(pattern: Pattern) -> bool:
+    return pattern.name == "window" and not pattern.global_tokens
 
 
 def attend_plainly(

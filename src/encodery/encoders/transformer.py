@@ -110,7 +110,7 @@ class Block(nn.Module):
         if config.depth_drop_rate and self.training:
             rate = config.depth_drop_rate * (layer + 1) / config.depth
             document = run.layout.document if at is None else run.layout.document[at]
-            change = skip_documents(change, document, run.layout.documents, rate)
+            change = skip_documents(change, document, run.layout.positions, rate)
         x = x if config.residual_scale == 1 else x * config.residual_scale
         return add_dropped(x, change, config.drop_rate, self.training)
 

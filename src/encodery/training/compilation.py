@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from torch import Tensor, nn
 
+from encodery.encoders.attention import Attention
+from encodery.encoders.hierarchical import HierarchicalAttention, HierarchicalTransformer
+from encodery.encoders.kernels import has_constant_shapes
+from encodery.encoders.kinds import Encoder
+from encodery.encoders.pattern_rules import Pattern
+from encodery.encoders.transformer import Transformer
 from encodery.model import Model
 from encodery.training.budget import Budget
 
@@ -26,12 +34,36 @@ class Compilation:
     reason: str
 
     def apply(self, model: Model) -> None:
-        """Compile each block of the encoder for the shapes it will see. What cannot be compiled runs as it is."""
+        """Compile the blocks of the encoder for the one shape that they see in every step. What cannot be compiled runs
+        as it is, and so does what has other shapes in each step: each would take half a minute of compiling."""
         if not self.active:
             return
         torch._dynamo.config.suppress_errors = True
-        for block in model.encoder.blocks:
+        for block in blocks_of_one_shape(model.encoder):
+            for part in block.modules():
+                if isinstance(part, Attention) and not has_constant_shapes(_local_pattern(part), model.device):
+                    part.attend = cast(Callable[..., Tensor], torch.compiler.disable(part.attend))
             block.compile(dynamic=False)
+
+
+def blocks_of_one_shape(encoder: Encoder) -> list[nn.Module]:
+    """The blocks over all positions of a batch, as many in each step: not those over segments, nor those over halved
+    documents, of which there are more or fewer."""
+    if isinstance(encoder, HierarchicalAttention | HierarchicalTransformer):
+        return list(encoder.words.blocks)
+    blocks = list(encoder.blocks)
+    if isinstance(encoder, Transformer) and encoder.config.halve_after:
+        config = encoder.config
+        return blocks[: config.halve_after[0] * config.blocks // config.depth]
+    return blocks
+
+
+def _local_pattern(attention: Attention) -> Pattern:
+    """The pattern of the blocks that do not look at whole documents, where there are any."""
+    config = attention.config
+    return next(
+        (config.pattern_of(block) for block in range(config.depth) if not config.looks_far(block)), Pattern("full")
+    )
 
 
 def choose_compilation(wanted: CompileName, device: torch.device, budget: Budget, epoch_tokens: int) -> Compilation:
