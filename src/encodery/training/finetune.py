@@ -20,7 +20,7 @@ from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
 from encodery.evaluation.tasks import judge_of
 from encodery.heads.readouts import DocumentReadout
-from encodery.model import Model, count
+from encodery.model import Model, count, without_companions
 from encodery.objectives.choices import Choices, ChoicesConfig
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.contrastive_options import EmbedConfig
@@ -104,7 +104,7 @@ class Finetuning:
             *self._seed_notes([contender for contender, _, _ in fine_tuned], scored),
         ]
         record = self._record(own, model, scored, comparison, notes)
-        return run.write(record, run.trained(model, self.tokenizer, own.judge.task))
+        return run.write(record, run.trained(without_companions(model), self.tokenizer, own.judge.task))
 
     def _contender(self, number: int, scored: HeldRows, *, scratch: bool = False) -> tuple[Contender, Model, float]:
         """Fine-tune once and score: (contender, model, best validation score)."""
