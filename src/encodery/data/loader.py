@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from encodery.batch import Batch, Sample
+from encodery.data.augment import Augment
 from encodery.data.composing import composer, samples_of_row
 from encodery.data.fields import Field
 from encodery.data.gathering import LabelKind
@@ -128,6 +129,7 @@ class Loader:
     seed: int
     shuffle: bool
     prepare: Prepare | None = None
+    augment: Augment | None = None
     counts: LengthCounts = field(default_factory=LengthCounts)
 
     def epoch(self, place: Place, progress: Callable[[], float] = lambda: 0.0) -> Iterator[tuple[Batch, Place]]:
@@ -136,6 +138,9 @@ class Loader:
         while (found := self.windows.window(place.epoch, window)) is not None:
             store, rows = found
             samples = self.samples(store, rows)
+            if self.augment is not None:
+                rng = np.random.default_rng([self.seed, place.epoch, window, 0, 2])
+                samples = [self.augment(sample, rng) for sample in samples]
             plans = self._plans(samples, place.epoch, window)
             first = place.batch if window == place.window else 0
             for number in range(first, len(plans)):

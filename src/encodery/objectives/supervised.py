@@ -117,6 +117,22 @@ class Supervised:
         joint = self._loss(output.logits.detach().float(), batch)
         return Loss(self._loss(output.parts[0].float(), batch).total, joint.count, joint.correct)
 
+    def disagreement(self, one: Output, other: Output, batch: Batch) -> Tensor:
+        """How far two answers to the same documents are apart, summed over them: for classes and labels the mean of the
+        Kullback-Leibler divergence either way, for numbers half the squared difference."""
+        del batch
+        a_NC, b_NC = ((out.parts[0] if out.parts else out.logits) for out in (one, other))
+        assert a_NC is not None and b_NC is not None
+        a_NC, b_NC = a_NC.float(), b_NC.float()
+        if self.config.kind == "regress":
+            return (a_NC - b_NC).square().sum() / 2
+        if self.config.kind == "multilabel":
+            # Each label is a choice between two, averaged over the labels as the loss is.
+            a_NC, b_NC = (torch.stack([x, torch.zeros_like(x)], dim=-1) for x in (a_NC, b_NC))
+        a, b = a_NC.log_softmax(-1), b_NC.log_softmax(-1)
+        apart = ((a.exp() - b.exp()) * (a - b)).sum(-1) / 2
+        return apart.sum() / (apart.shape[1] if apart.dim() > 1 else 1)
+
     def _loss(self, logits_NC: Tensor, batch: Batch) -> Loss:
         label = batch.truth["label"]
         smoothing = self.config.label_smoothing

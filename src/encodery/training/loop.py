@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.memory import keep_memory
 from encodery.config import Config
+from encodery.data.augment import AugmentConfig
 from encodery.data.loader import Loader, Place, Prefetched
-from encodery.errors import DataError, TrainingError
+from encodery.errors import ConfigError, DataError, TrainingError
 from encodery.model import Model
 from encodery.objectives.masked import Loss
+from encodery.training.adversary import Adversary
 from encodery.training.budget import Budget, BudgetField
 from encodery.training.compilation import CompileName
 from encodery.training.gradient_cache import Together, joint_gradients
+from encodery.training.gradients import Comparable, add_gradients
 from encodery.training.optim import Averaged, OptimConfig, make_optimizer
 from encodery.training.precision import Precision, PrecisionName
 
@@ -47,6 +50,19 @@ class TrainingConfig(Config):
     optim: OptimConfig = OptimConfig()
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
+    keep: Literal["best", "latest"] = "best"
+    """Which weights are kept. best: of the best validation; latest: of the last validation that is not worse than the
+    best by more than its standard error, so that chance does not choose an early one."""
+    consistency: float = Field(default=0.0, ge=0, le=100)
+    """Fine-tuning: weight of how far two answers under different dropout are apart (R-Drop, Liang et al. 2021); each
+    step then costs twice as much. 0: none."""
+    adversarial: float = Field(default=0.0, ge=0, le=10)
+    """The loss where the words of a document are moved against the model counts as well (Miyato et al. 2017); the move
+    as a share of the length of their vectors, such as 0.1. Each step then costs twice as much. 0: none."""
+    reset_blocks: int = Field(default=0, ge=0, le=1000)
+    """Fine-tuning: so many of the last blocks of the starting point begin anew (Zhang et al. 2021, section 4)."""
+    augment: AugmentConfig = AugmentConfig()
+    """How texts are changed at random each time they are seen."""
     precision: PrecisionName = "auto"
     """auto measures whether bf16 is faster here; fp32 and bf16 are used as said."""
     compile: CompileName = "auto"
@@ -127,9 +143,21 @@ class Fit:
         self.optimizers = make_optimizer(self.model, self.config.optim, depth=len(self.model.encoder.blocks))
         self.averaged = Averaged(self.model, self.config.average) if self.config.average else None
         self.best: dict[str, Tensor] | None = None
+        self.adversary = Adversary(self.model, self.config.adversarial) if self.config.adversarial else None
+        self._check_options()
         self._began = time.perf_counter()
         self._before = 0.0
         self._validation_seconds = 0.0
+
+    def _check_options(self) -> None:
+        config, together = self.config, isinstance(self.objective, Together)
+        wrong = ""
+        if config.consistency and (together or not isinstance(self.objective, Comparable)):
+            wrong = "training.consistency is for objectives whose answers can be compared: labels and numbers"
+        elif config.adversarial and together:
+            wrong = "training.adversarial does not go with an objective that compares texts"
+        if wrong:
+            raise ConfigError(wrong, expected="0", fix="leave it out")
 
     @property
     def progress(self) -> float:
@@ -248,15 +276,17 @@ class Fit:
             return [joint_gradients(self.model, self.objective, moved, **given)]
         losses = []
         for batch in batches:
-            batch = batch.to(device)
-            with self.precision.autocast(device):
-                output = self.model(batch)
-                loss = self.objective.loss(output, batch)
-            wanted = loss.total
-            if output.balance is not None:
-                wanted = wanted + balance * loss.count * output.balance
-            wanted.backward()
-            losses.append(replace(loss, total=loss.total.detach()))
+            losses.append(
+                add_gradients(
+                    self.model,
+                    self.objective,
+                    batch.to(device),
+                    autocast=partial(self.precision.autocast, device),
+                    expert_balance=balance,
+                    consistency=self.config.consistency,
+                    adversary=self.adversary,
+                )
+            )
         return losses
 
     def _sound(self, total: float, norm: float) -> bool:
@@ -300,9 +330,12 @@ class Fit:
         score = scores["score"]
         if not math.isfinite(score):
             score = -math.inf  # worse than all others; nan would compare with none
-        if state.best_score is None or state.best_score < score:
-            state.best_score, state.best_step, state.without_gain = score, state.step, 0
+        near = scores.get("standard_error", 0.0) if self.config.keep == "latest" else 0.0
+        if state.best_score is None or state.best_score - near < score:
+            state.best_step = state.step
             self.best = {name: value.clone() for name, value in self._candidate().items()}
+        if state.best_score is None or state.best_score < score:
+            state.best_score, state.without_gain = score, 0
         else:
             state.without_gain += 1
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}

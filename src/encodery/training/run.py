@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from encodery.data.augment import Augment
 from encodery.data.corpus import (
     Reading,
     TrainingText,
@@ -34,7 +36,6 @@ from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
 from encodery.heads.lexical import LexicalScores
 from encodery.model import Model, ModelConfig, load_matching, with_own_matrix
-from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
@@ -134,11 +135,21 @@ class Run:
         readout = with_own_matrix(readout, frontend)
         model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout)).initialise(seed)
         if start is not None:
-            load_matching(model, dict(start.model.state_dict()))
+            load_matching(model, self._kept(start.model))
         else:
             self.words.give(model)
             self.entities.give(model)
         return model.to(self.device)
+
+    def _kept(self, model: Model) -> dict[str, Tensor]:
+        """The weights of a starting point, without those of the last blocks that begin anew."""
+        anew, depth = self.recipe.training.reset_blocks, len(list(model.encoder.blocks))
+        if anew > depth:
+            raise ConfigError(
+                f"training.reset_blocks: {anew}, but the starting point has {depth} blocks", expected=f"0 to {depth}"
+            )
+        names = tuple(f"encoder.blocks.{number}." for number in range(depth - anew, depth))
+        return {name: value for name, value in model.state_dict().items() if not name.startswith(names)}
 
     def trained(self, model: Model, tokenizer: Tokenizer, task: Task) -> Trained:
         """The model with what this run knows of entities."""
@@ -227,7 +238,7 @@ class Run:
 
     def _masked_run(
         self,
-        config: MaskedConfig,
+        config: Unlabelled,
         training: TrainingConfig,
         start: Trained | None,
         extra: PretrainConfig | None = None,
@@ -298,6 +309,8 @@ class Run:
         if described is not None:
             loader = joint_loader(loader, described, objective)
             tokens = tokens * loader.budget // loader.text_budget  # entities are counted as they come, like texts
+        if training.augment.used:
+            loader = replace(loader, augment=Augment(training.augment, tokenizer, self.max_length))
         if isinstance(objective, OwnLoader):
             loader = objective.loader(loader)
         compilation = choose_compilation(training.compile, self.device, training.budget, text.epoch_tokens)

@@ -1,0 +1,88 @@
+"""Runs with what makes fine-tuning firm: from a recipe, and refused where it makes no sense."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import encodery
+from conftest import make_fit, make_texts
+from encodery.data.sources import Row
+from encodery.data.tokenizers import Tokenizer
+from encodery.errors import ConfigError
+from encodery.training.loop import Fit
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("firm")
+    lines = [json.dumps({"text": text, "label": label}) for text, label in make_texts(160)]
+    (folder / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def recipe(files: Path, name: str, **changes: Any) -> dict[str, Any]:
+    training = {"budget": "6 steps", "batch_tokens": 256, "precision": "fp32", **changes.pop("training", {})}
+    return {
+        "name": name,
+        "output": str(files / name),
+        "cache": str(files / "cache"),
+        "data": {"train": str(files / "rows.jsonl"), "label": "label"},
+        "tokenizer": {"vocab_size": 200},
+        "encoder": {"width": 32, "depth": 2, "heads": 2, "max_length": 32},
+        "objective": "classify",
+        "training": training,
+        "evaluation": {"compare": [], "resamples": 100},
+        **changes,
+    }
+
+
+def test_all_of_them_in_one_run(files: Path) -> None:
+    start = encodery.train(recipe(files, "start", objective="masked"))
+    firm = {"consistency": 1.0, "adversarial": 0.1, "reset_blocks": 1, "keep": "latest", "validations": 3}
+    firm["augment"] = {"split": 0.1, "delete": 0.1, "swap": 0.1, "hide": 0.1}
+    given = recipe(files, "firm", start_from=str(start.folder), training=firm)
+    first, second = encodery.train(given), encodery.train({**given, "output": str(files / "again")})
+    weights = [(one.folder / "model.safetensors").read_bytes() for one in (first, second)]
+    assert weights[0] == weights[1]
+    steps = (first.folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    validations = [row for row in map(json.loads, steps) if row["kind"] == "validation"]
+    assert len(validations) == 3 and all(0 <= row["standard_error"] < 1 for row in validations)
+
+
+def test_blocks_that_begin_anew_are_fresh_and_the_others_are_not(files: Path) -> None:
+    start = encodery.train(recipe(files, "kept", objective="masked"))
+    unmoved = {"budget": "1 steps", "optim": {"lr": 1e-12, "weight_decay": 0.0}, "reset_blocks": 1}
+    result = encodery.train(recipe(files, "anew", start_from=str(start.folder), training=unmoved))
+    before, after = (run.trained.model.state_dict() for run in (start, result))
+    for name in before:
+        if name.startswith("encoder.blocks") and before[name].dim() == 2:
+            assert torch.allclose(before[name], after[name], atol=1e-6) == name.startswith("encoder.blocks.0.")
+
+
+def test_more_blocks_than_there_are_cannot_begin_anew(files: Path) -> None:
+    start = encodery.train(recipe(files, "short", objective="masked"))
+    with pytest.raises(ConfigError, match="the starting point has 2 blocks"):
+        encodery.train(recipe(files, "wrong", start_from=str(start.folder), training={"reset_blocks": 3}))
+
+
+def test_words_have_no_answers_to_compare(files: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.consistency is for objectives"):
+        encodery.train(recipe(files, "words", objective="masked", training={"consistency": 1.0}))
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("latest", 4)])
+def test_which_weights_are_kept(keep: str, kept: int, tokenizer: Tokenizer, rows: list[Row]) -> None:
+    """Scores 0.5, 0.9, 0.5, 0.85, 0.7, give or take 0.1: the fourth is as good as the second."""
+    scores = iter([0.5, 0.9, 0.5, 0.85, 0.7])
+    fit: Fit = make_fit(tokenizer, rows=rows, training={"budget": "5 steps", "validations": 5, "keep": keep})
+    fit.validate = lambda model: {"score": next(scores), "validation_loss": 1.0, "metric": 0.5, "standard_error": 0.1}
+    told: list[dict[str, Any]] = []
+    fit.on_score = told.append
+    assert fit.advance()
+    assert fit.state.best_step == kept and fit.state.best_score == 0.9
+    assert [row["best_step"] for row in told] == ([1, 2, 2, 2, 2] if keep == "best" else [1, 2, 2, 4, 4])
