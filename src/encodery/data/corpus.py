@@ -63,11 +63,15 @@ class Reading:
         )
 
     def texts(self, split: Split = "train") -> Iterator[str]:
-        """All that is read as text: the rows of a split, what is written behind them, what is said of entities."""
+        """All that is read as text: the rows of a split with the texts of their fields (but for those that have a
+        tokenizer of their own), what is written behind them, what is said of entities."""
+        texts = [one.gatherer(None) for one in self.fields if not getattr(one, "own", False)]
         for row in self.rows(split):
             yield row.text
             if row.pair is not None:
                 yield row.pair
+            for one in texts:
+                yield from (text for several in one.texts([row]) or () for text in several)
         if self.knowledge is not None:
             yield from (fact for _, fact in self.knowledge.facts)
         if self.data.knowledge is not None and self.data.knowledge.descriptions is not None:

@@ -44,6 +44,8 @@ class TargetField:
     column: str
     texts_in: tuple[str, ...] = ()
     own_tokenizer: Tokenizer | None = None
+    own: bool = False
+    """Whether targets have a tokenizer of their own, which may still have to be trained."""
     name: str = TARGET
 
     @property
@@ -57,7 +59,7 @@ class TargetField:
 
     def key(self) -> object:
         """Part of the name of token caches."""
-        return (1, self.column, None if self.own_tokenizer is None else self.own_tokenizer.hash())
+        return (1, self.column, self.own, None if self.own_tokenizer is None else self.own_tokenizer.hash())
 
     def text(self, value: Mapping[str, Any]) -> str | None:
         """A list of sentences as one text."""

@@ -38,6 +38,10 @@ class Judge:
         """What the model says of every row, in the order of the data, whatever the packing."""
         raise NotImplementedError
 
+    def glance(self) -> Judge:
+        """Who judges while a run is learning: one that takes less time, where `found` takes long."""
+        return self
+
     def adapted(self, model: Model, found: Any, held: HeldRows) -> Any:
         """After small things that the model keeps are fitted to these (validation) rows: what it says of them now."""
         del model, held
@@ -49,7 +53,8 @@ class Judge:
         return self
 
     def quick(self, found: Any, held: HeldRows) -> dict[str, float]:
-        """`loss` and `metric`, the main one, without an interval: for validation while training."""
+        """`loss` and `metric`, the main one, without an interval: for validation while training. With `score`, which
+        decides which weights are kept, where that is not the metric."""
         raise NotImplementedError
 
     def scores(

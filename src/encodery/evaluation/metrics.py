@@ -56,12 +56,18 @@ MEANINGS: dict[str, Meaning] = {
     "rouge_l": Meaning("ROUGE-L", "higher", "F of the longest sequence of words shared with the nearest reference"),
     "written_exactly": Meaning("written exactly", "higher", "share of texts that are one of the references"),
     "perplexity": Meaning("perplexity", "lower", "between how many tokens it is torn: e to the mean surprise in nats"),
-    "bits_per_byte": Meaning("bits per byte", "lower", "surprise in bits for each byte of UTF-8, ends of texts counted"),
-    "answer_f1": Meaning("F1 of answers", "higher", "shared words with the right answer, mean over the questions (SQuAD)"),
+    "bits_per_byte": Meaning(
+        "bits per byte", "lower", "surprise in bits for each byte of UTF-8, ends of texts counted"
+    ),
+    "answer_f1": Meaning(
+        "F1 of answers", "higher", "shared words with the right answer, mean over the questions (SQuAD)"
+    ),
     "answer_exact": Meaning("exact match", "higher", "share of questions answered word by word (SQuAD 2.0)"),
     "answerable_f1": Meaning("F1, answerable", "higher", "F1 of the questions that have an answer"),
     "answerable_exact": Meaning("exact match, answerable", "higher", "of the questions that have an answer"),
-    "unanswerable_accuracy": Meaning("unanswerable right", "higher", "share left unanswered of those without an answer"),
+    "unanswerable_accuracy": Meaning(
+        "unanswerable right", "higher", "share left unanswered of those without an answer"
+    ),
     "answered_rightly": Meaning("answerability right", "higher", "share answered or left as they should be"),
     "answer_best_f1": Meaning("F1, best threshold", "higher", "with the threshold chosen on these rows: an upper end"),
     "choice_accuracy": Meaning("accuracy", "higher", "share of rows whose right option scores highest"),
@@ -77,7 +83,41 @@ MEANINGS: dict[str, Meaning] = {
     "intent_accuracy": Meaning("intent accuracy", "higher", "share of texts whose class is right"),
     "frame_accuracy": Meaning("whole frames", "higher", "share of texts whose class and tags are all right"),
     "validation_loss": Meaning("validation loss", "lower", "mean loss on held-out rows, in nats"),
+    "masked_loss": Meaning("masked-word loss", "lower", "mean surprise about a masked token, in nats"),
     "masked_accuracy": Meaning("masked-word accuracy", "higher", "share of masked tokens guessed exactly"),
+    "told_auroc": Meaning(
+        "AUROC of replaced words",
+        "higher",
+        "chance that a replaced word looks more replaced than one that stands as written: 0.5 is guessing",
+    ),
+    "told_loss": Meaning("loss of replaced words", "lower", "mean surprise whether a word was replaced, in nats"),
+    "replaced_found": Meaning("replaced words found", "higher", "share of the replaced words that are told"),
+    "generator_loss": Meaning(
+        "generator's loss", "lower", "mean surprise of the generator about a masked token, in nats"
+    ),
+    "generator_accuracy": Meaning("generator's accuracy", "higher", "share of masked tokens that it guesses exactly"),
+    "order_accuracy": Meaning(
+        "order accuracy", "higher", "share of the pairs told right to follow each other or not: 0.5 is guessing"
+    ),
+    "order_loss": Meaning("order loss", "lower", "mean surprise whether the second text follows, in nats"),
+    "written_loss": Meaning(
+        "writing loss", "lower", "mean surprise of the decoder about a token to be written, in nats"
+    ),
+    "written_accuracy": Meaning("writing accuracy", "higher", "share of the tokens that the decoder writes exactly"),
+    "vector_gain": Meaning(
+        "gain by the vector",
+        "higher",
+        "nats a token by which a text surprises the decoder less with its own vector than with another's: 0 is no use",
+    ),
+    "hidden_loss": Meaning("loss of hidden parts", "lower", "mean loss of what is hidden or between the blocks"),
+    "hidden_accuracy": Meaning("hidden words", "higher", "share of the hidden tokens that the encoder guesses exactly"),
+    "hidden_cosine": Meaning(
+        "cosine to the teacher", "higher", "of the last vectors of each token, mapped to its width"
+    ),
+    "vector_cosine": Meaning(
+        "cosine of vectors", "higher", "of each text's vector to the teacher's, mapped to its width"
+    ),
+    "attention_loss": Meaning("distance of attention", "lower", "KL to the teacher's attention in nats: 0 is the same"),
 }
 
 

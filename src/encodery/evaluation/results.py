@@ -20,6 +20,7 @@ from encodery.trained import Task
 
 RUN_KIND: dict[str, RunKind] = {
     "masked": "pretraining",
+    "replaced": "pretraining",
     "classify": "classification",
     "multilabel": "multilabel",
     "regress": "regression",

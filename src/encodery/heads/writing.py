@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from encodery.batch import Batch, Sample, States
 from encodery.data.packing import BatchPlan, pack
@@ -34,8 +34,12 @@ class Writer(Protocol):
     """A Model, as far as writing needs it."""
 
     frontend: TextFrontend
-    encoder: nn.Module
-    readout: nn.Module
+
+    @property
+    def encoder(self) -> Any: ...
+
+    @property
+    def readout(self) -> Any: ...
 
     @property
     def device(self) -> torch.device: ...

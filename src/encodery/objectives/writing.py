@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,14 +12,15 @@ from pydantic import Field, model_validator
 from encodery.batch import Batch, Output
 from encodery.config import Config
 from encodery.data.loader import Loader
-from encodery.data.pair_packing import PairShape
 from encodery.data.source_config import DataConfig
-from encodery.data.targets import TargetField, TargetFrame, TargetLoader
+from encodery.data.store import TokenStore
+from encodery.data.targets import TargetField, TargetFrame, TargetLoader, shape_of, target_facts
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig
 from encodery.heads.decoder_options import DecoderConfig
 from encodery.heads.generation_options import GenerationConfig
 from encodery.objectives.cross_entropy import IGNORED, row_losses
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 MetricName = Literal["bleu", "chrf", "rouge_l"]
 
@@ -43,6 +45,8 @@ class WritingConfig(Config):
     tried: int = Field(default=200, ge=0)
     """At each validation so many texts are written greedily, for the metric; the loss chooses the weights. 0: none."""
 
+    compose: ClassVar[str] = "joined"
+
     @model_validator(mode="after")
     def _possible(self) -> WritingConfig:
         if self.decoder.pointer and self.smoothing:
@@ -51,6 +55,13 @@ class WritingConfig(Config):
         if stack is not None and self.most_tokens is not None and stack.max_length < self.most_tokens:
             raise ValueError(f"most_tokens {self.most_tokens} is more than decoder.stack.max_length {stack.max_length}")
         return self
+
+    @property
+    def longest(self) -> int | None:
+        """Positions of the longest target; None: as many as the encoder has."""
+        if self.most_tokens is not None:
+            return self.most_tokens
+        return None if self.decoder.stack is None else self.decoder.stack.max_length
 
     @property
     def smoothed(self) -> float:
@@ -66,33 +77,47 @@ class WritingConfig(Config):
 
     def fields(self, data: DataConfig) -> tuple[TargetField, ...]:
         """What rows carry beside their text. Raises ValueError when the recipe names no target."""
-        return (target_field(data, None),)
+        if data.target is None:
+            raise ValueError("objective.kind: write needs data.target, the column of what is to be written")
+        return (target_field(data, data.target, own=self.decoder.vocabulary == "own"),)
 
 
-def target_field(data: DataConfig, tokenizer: Tokenizer | None) -> TargetField:
-    """The field of the targets, with their own tokenizer where they have one."""
-    column = data.target
-    if column is None:
-        raise ValueError("objective.kind: write needs data.target, the column of what is to be written")
+def target_field(data: DataConfig, column: str, *, own: bool) -> TargetField:
+    """The field of the targets."""
     texts = (data.text,) if isinstance(data.text, str) else tuple(data.text)
-    return TargetField(column, texts, tokenizer)
+    return TargetField(column, texts, None, own)
 
 
 class Writing:
     """The objective: needs a decoder, scores each token it is to write by cross-entropy."""
 
-    def __init__(self, config: WritingConfig, decoder: DecoderConfig, frame: TargetFrame, shape: PairShape) -> None:
+    def __init__(self, config: WritingConfig, store: TokenStore, tokenizer: Tokenizer, detail: dict[str, Any]) -> None:
         self.config = config
-        self.decoder = decoder
-        self.frame = frame
-        self.shape = shape
+        self.store = store
+        self.tokenizer = tokenizer
+        self.detail = detail
 
     def readout(self) -> DecoderConfig:
-        return self.decoder
+        own = self.config.decoder.vocabulary == "own"
+        return self.config.decoder.model_copy(update={"vocab_size": self.tokenizer.vocab_size if own else None})
+
+    def task(self) -> Task:
+        """What is needed to write, and to score what is written."""
+        return Task("write", detail=self.detail)
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What the report says of the targets."""
+        return target_facts(self.store, self.tokenizer, self.config.longest or 1 << 30)
 
     def loader(self, loader: Loader) -> TargetLoader:
-        """The loader with targets beside the sources."""
-        return TargetLoader(**{**vars(loader), "frame": self.frame, "shape": self.shape})
+        """The loader with targets beside the sources. The lengths of its rows follow from the training rows, so they
+        are the same at every call."""
+        frame = TargetFrame.of(self.tokenizer, self.config.longest or loader.maker.max_length)
+        shape = shape_of(self.store, loader.maker, frame, loader.budget)
+        return TargetLoader(
+            **{part.name: getattr(loader, part.name) for part in fields(Loader)}, frame=frame, shape=shape
+        )
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         del rng, progress

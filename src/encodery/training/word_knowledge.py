@@ -11,15 +11,19 @@ import numpy as np
 import torch
 
 from encodery.data.store import TokenStore
+from encodery.data.targets import TARGET
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError
 from encodery.frontends.cooccurrence import cooccurrence_embeddings
 from encodery.frontends.fitting import carried_over
 from encodery.frontends.options import TextConfig
 from encodery.frontends.static_vectors import StaticVectors, read_vectors, shape_of
+from encodery.heads.decoder import Decoder
 from encodery.heads.readouts import WordReadout
+from encodery.heads.replaced import Generator
 from encodery.model import Model
 from encodery.training.stage import log_unigram
+from encodery.training.target_words import documents_and_targets, start_decoder, target_counts
 
 # The co-occurrence start looks at no more of the corpus than this: more changes the vectors hardly at all.
 COUNTED_TOKENS = 4_000_000
@@ -68,22 +72,33 @@ class WordKnowledge:
         """
         config, frontend, readout = model.config.frontend, model.frontend, model.readout
         counts = store.counts(frontend.vocab_size)
-        if isinstance(readout, WordReadout):
-            readout.bias.copy_(log_unigram(counts))
+        shared = not isinstance(readout, Decoder) or readout.words is None
+        writers = [part for part in readout.modules() if isinstance(part, WordReadout)]
+        for part in writers:
+            part.bias.copy_(log_unigram(counts))
+        if isinstance(readout, Decoder):
+            start_decoder(readout, store, seed, cooccurrence=config.start == "cooccurrence")
+            if TARGET not in store.texts_beside:  # the text itself is written
+                readout.bias.copy_(log_unigram(counts))
+            counts = counts + (target_counts(store, frontend.vocab_size) if shared else 0)
         if self.vectors is not None:
             self._report(self.vectors, counts, say)
         if config.start != "cooccurrence":
             return
         say("embeddings from co-occurrence counts")
-        documents = store.documents(COUNTED_TOKENS)
+        documents = documents_and_targets(store, COUNTED_TOKENS) if shared else store.documents(COUNTED_TOKENS)
         wanted = cooccurrence_embeddings(
             documents, frontend.vocab_size, frontend.width, std=config.embedding_std, seed=seed
         )
         if self.vectors is not None:
             wanted = carried_over(frontend.matrix().cpu().numpy(), self.vectors.found, wanted, counts + 1e-3)
         frontend.words.start(wanted, np.sqrt(counts + 1.0))
-        if isinstance(readout, WordReadout) and readout.words is not None:
-            readout.words.copy_(torch.from_numpy(wanted))
+        for part in readout.modules():
+            if isinstance(part, Generator) and part.own is not None:
+                part.own.words.start(wanted, np.sqrt(counts + 1.0))
+        for part in writers:
+            if part.words is not None:
+                part.words.copy_(torch.from_numpy(wanted))
 
     def remember(self, facts: dict[str, Any]) -> None:
         """Take over what an earlier, finished stage found out."""
