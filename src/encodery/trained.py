@@ -21,6 +21,7 @@ from encodery.model import Model, ModelConfig
 
 TaskKind = Literal[
     "masked",
+    "replaced",
     "vectors",
     "classify",
     "multilabel",

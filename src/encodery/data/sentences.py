@@ -148,7 +148,7 @@ def _drawn(edge: np.ndarray, document: int, target: int, rng: np.random.Generato
     return Segment(document, int(edge[at]), int(edge[end]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class SentenceField:
     """The Field (data/fields.py) of texts that are read sentence by sentence."""
 

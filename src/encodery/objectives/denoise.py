@@ -18,8 +18,9 @@ import torch
 from pydantic import Field, model_validator
 
 from encodery.batch import Batch, Layout, Output
-from encodery.config import Config
-from encodery.data.sentences import SENTENCE
+from encodery.data.fields import Field as DataField
+from encodery.data.sentences import SENTENCE, SentenceField
+from encodery.data.sources import DataConfig
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.decoder_options import DecoderConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
@@ -32,12 +33,13 @@ from encodery.objectives.noise import (
     rotated,
     with_sentinels,
 )
+from encodery.objectives.texts_alone import TextsAlone
 
 Piece = tuple[np.ndarray, np.ndarray]
 """Ids of a document, and the flat position in the batch that each of them comes from."""
 
 
-class DenoiseConfig(Config):
+class DenoiseConfig(TextsAlone):
     """What is done to a text before a decoder writes it again."""
 
     kind: Literal["denoise"] = "denoise"
@@ -64,6 +66,11 @@ class DenoiseConfig(Config):
         if self.decoder.vocabulary != "shared":
             raise ValueError("the text is written again in its own words: decoder.vocabulary must be shared")
         return self
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """Where sentences begin, if they are to be permuted."""
+        del data
+        return (SentenceField(),) if self.noise == "bart" and self.permute else ()
 
     @property
     def taken(self) -> float:

@@ -22,16 +22,16 @@ from torch import Tensor
 from encodery.batch import Batch, Output, States
 from encodery.bricks.choices import PoolingName
 from encodery.bricks.pooling import Pooling
-from encodery.config import Config
 from encodery.encoders.watch import Watch
 from encodery.heads.distil import DistilOutput, check_comparable, teacher_block
 from encodery.heads.options import DistilReadoutConfig, MatchName
 from encodery.heads.readouts import VectorReadout
 from encodery.model import Model
 from encodery.objectives.masked import Loss
+from encodery.objectives.texts_alone import TextsAlone
 
 
-class DistilConfig(Config):
+class DistilConfig(TextsAlone):
     """Whom the encoder learns from, and what of it."""
 
     kind: Literal["distil"] = "distil"

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from encodery.batch import Batch, Output
+from encodery.data.fields import Field as DataField
 from encodery.data.loader import Loader
 from encodery.data.pair_loader import FOLLOWS, IN_ORDER, UNKNOWN, pair_loader
-from encodery.data.sentences import PairsName
+from encodery.data.sentences import PairsName, SentenceField
+from encodery.data.sources import DataConfig
 from encodery.heads.options import OrderReadoutConfig
 from encodery.heads.order import OrderOutput
 from encodery.objectives.masked import Loss, Masked, MaskedConfig
@@ -39,6 +41,12 @@ class OrderConfig(MaskedConfig):
     """Of the order's loss beside that of the words."""
     short_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the pairs that are shorter than there is room for."""
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """Where sentences begin. Raises ValueError for rows that are pairs of texts already."""
+        if data.pair is not None:
+            raise ValueError("objective.kind: order makes its pairs from documents: leave data.pair out")
+        return (SentenceField(),)
 
 
 class Ordered(Masked):

@@ -16,18 +16,18 @@ from pydantic import Field, model_validator
 
 from encodery.batch import Batch, Layout, Output
 from encodery.bricks.choices import PoolingName
-from encodery.config import Config
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.autoencode import AutoencodeOutput
 from encodery.heads.options import AutoencodeReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 from encodery.objectives.masked import Loss, Masked, MaskedConfig
+from encodery.objectives.texts_alone import TextsAlone
 
 SLOTS = 32
 """The number of positions that a decoder is asked for is a multiple of this."""
 
 
-class AutoencodeConfig(Config):
+class AutoencodeConfig(TextsAlone):
     """What is taken away from a text before its vector is made, and how it is written again."""
 
     kind: Literal["autoencode"] = "autoencode"

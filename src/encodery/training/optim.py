@@ -65,12 +65,16 @@ def rate_at(config: OptimConfig, progress: float) -> float:
 def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Optimizers:
     """Sort the parameters into groups and build their optimizers.
 
-    Matrices inside encoder blocks go to Muon when chosen; embeddings, norms, biases and readouts always to AdamW
-    (Jordan 2024; Liu et al. 2025, "Muon is Scalable for LLM Training"). Every parameter is in exactly one group.
+    Matrices inside blocks (of the encoder, of a generator or a decoder) go to Muon when chosen; embeddings, norms,
+    biases and all else of readouts always to AdamW (Jordan 2024; Liu et al. 2025, "Muon is Scalable for LLM Training").
+    Every parameter is in exactly one group.
     """
     groups: dict[tuple[str, bool, float], list[Tensor]] = {}
     blocks: Iterable[nn.Module] = getattr(getattr(model, "encoder", None), "blocks", [])
     block_of = {id(parameter): number for number, block in enumerate(blocks) for parameter in block.parameters()}
+    stacks = [getattr(part, "blocks", None) for part in model.modules()]
+    stacked = {id(p) for stack in stacks if isinstance(stack, nn.ModuleList) for p in stack.parameters()}
+    stacked |= block_of.keys()
     passed = 0  # blocks that come before the parameter
     for name, parameter in model.named_parameters():
         number = block_of.get(id(parameter))
@@ -78,7 +82,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig, *, depth: int) -> Opti
         if not parameter.requires_grad:
             continue
         matrix = parameter.dim() >= 2
-        which = "muon" if config.kind == "muon" and number is not None and matrix else "adamw"
+        which = "muon" if config.kind == "muon" and id(parameter) in stacked and matrix else "adamw"
         decays = matrix and not TABLES.match(name)
         share = config.layer_decay ** _layers_above(name, number, passed, depth)
         groups.setdefault((which, decays, share), []).append(parameter)

@@ -1,4 +1,4 @@
-"""A run that learns without labels: hidden words, alone or beside triples of entities."""
+"""A run that learns without labels: from texts alone, or beside triples of entities."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from encodery.data.corpus import HeldRows, Reading, held_rows
-from encodery.data.links import Described, JointLoader, describe, read_graph
+from encodery.data.links import Described, JointLoader
 from encodery.data.loader import Loader
 from encodery.data.packing import longest_row, rounded_budget
 from encodery.data.sources import has_split
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import ConfigError
 from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
+from encodery.evaluation.learning import headline, held_numbers
 from encodery.evaluation.links import encode_entities, link_ranks, score_links
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.results import base_record, diagnoses
 from encodery.heads.links import LinkReadout
-from encodery.model import Model, count
-from encodery.objectives.knowledge import KnowledgeMasked, KnowledgeMaskedConfig
-from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.model import Model, count, without_companions
+from encodery.objectives.knowledge import KnowledgeMasked
+from encodery.objectives.masked import Masked
 from encodery.trained import Task, Trained
 from encodery.training.loop import Fit, Objective, TrainingConfig
-from encodery.training.recipe import PretrainConfig
+from encodery.training.recipe import PretrainConfig, Unlabelled
 from encodery.training.stage import unigram_entropy
+from encodery.training.unlabelled import check_texts, kept_task, same_tokenizer, title_of, unlabelled_objective
 
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult
@@ -40,21 +41,23 @@ class Pretraining:
     def __init__(
         self,
         run: Run,
-        config: MaskedConfig,
+        config: Unlabelled,
         training: TrainingConfig,
         start: Trained | None,
         extra: PretrainConfig | None = None,
     ) -> None:
         self.run = run
+        self.config = config
         self.training = training
         self.start = start
-        self.reading: Reading = run.reading(extra or PretrainConfig())
-        self.tokenizer: Tokenizer = run.tokenizer(self.reading, start)
+        self.reading: Reading = run.reading(extra or PretrainConfig(objective=config))
+        self.tokenizer: Tokenizer = run.tokenizer(self.reading, same_tokenizer(config, run.base, start))
         self.text = run.training_text(self.reading, self.tokenizer)
         self.validation: HeldRows | None = None
         if has_split(self.reading.data, "validation"):
             self.validation = held_rows(self.reading, "validation", self.tokenizer, [])
-        self.objective, self.described = masked_objective(config, self.reading, self.tokenizer, run.max_length)
+        check_texts(config, self.text.known)
+        self.objective, self.described = unlabelled_objective(config, self.reading, self.tokenizer, run.max_length)
 
     def carry_out(self) -> RunResult:
         """Learn, measure and write the model folder."""
@@ -66,36 +69,42 @@ class Pretraining:
         fit = run.fit(
             model, self.objective, self.text, self.tokenizer, self.training, validate, seed, described=self.described
         )
-        title = "pretraining on masked words" + (" and triples" if self.described is not None else "")
-        run.stage(fit, run.folder, title).run_into(model)
-        trained = run.trained(model, self.tokenizer, Task("masked", long=run.recipe.data.long))
-        return run.write(self._record(fit, trained), trained)
+        run.stage(fit, run.folder, f"pretraining on {title_of(self.config)}").run_into(model)
+        task = kept_task(self.config, self.objective, run.recipe.data.long)
+        record = self._record(fit, model)
+        return run.write(record, run.trained(without_companions(model), self.tokenizer, task))
 
     def _validate(self, model: Model) -> dict[str, float]:
+        """The numbers of the objective on the held rows; of hidden words always of 15 %, so that the losses of
+        different recipes can be compared."""
         assert self.validation is not None
-        loader = self.run.loader(self.validation.store, self.tokenizer, self.training)
-        found = masked_loss(model, loader, self.tokenizer, self.run.precision.dtype)
-        return {"score": -found["loss"], "validation_loss": found["loss"], "metric": found["accuracy"]}
+        dtype, store = self.run.precision.dtype, self.validation.store
+        if isinstance(self.objective, Masked) and self.config.kind in ("masked", "knowledge"):
+            found = masked_loss(model, self.run.loader(store, self.tokenizer, self.training), self.tokenizer, dtype)
+            named = {"masked_loss": found["loss"], "masked_accuracy": found["accuracy"]}
+            return named | {"score": -found["loss"], "validation_loss": found["loss"], "metric": found["accuracy"]}
+        loader = self.run.loader(store, self.tokenizer, self.training, self.objective)
+        found = held_numbers(model, self.objective, loader, dtype)
+        score, loss = found.pop("score"), found.pop("loss")
+        return found | {"score": score, "validation_loss": loss, "metric": found.get(headline(self.objective), 0.0)}
 
-    def _record(self, fit: Fit, trained: Trained) -> RunRecord:
-        run, store, model, task = self.run, self.text.known, trained.model, trained.task
+    def _record(self, fit: Fit, model: Model) -> RunRecord:
+        run, store = self.run, self.text.known
         entropy = unigram_entropy(store.counts(self.tokenizer.vocab_size))
         curves = run.curves(run.folder)
         metrics: dict[str, Any] = {}
         if self.validation is not None:
             found = self._validate(model)
-            metrics = {
-                "masked_loss": Metric(found["validation_loss"], None, None).to_dict(),
-                "masked_accuracy": Metric(found["metric"], None, None).to_dict(),
-            }
+            named = {name: value for name, value in found.items() if name not in ("score", "metric", "validation_loss")}
+            metrics = {name: Metric(value, None, None).to_dict() for name, value in named.items()}
         links, notes = self._links(model)
         facts = run.data_facts({"train": store}, store, self.tokenizer)
         return replace(
-            base_record(run.recipe.name, task, run.command),
+            base_record(run.recipe.name, Task("masked"), run.command),
             seconds=time.perf_counter() - run.began,
             parameters=count(model),
             metrics=metrics | links,
-            main_metric="masked_accuracy" if metrics else "mrr" if links else "",
+            main_metric=headline(self.objective) if metrics else "mrr" if links else "",
             curves=curves,
             entropy_line=entropy,
             diagnoses=diagnoses(curves, entropy),
@@ -140,24 +149,3 @@ def joint_loader(loader: Loader, described: Described, objective: Objective) -> 
     shared = {part.name: getattr(loader, part.name) for part in fields(Loader)}
     shared["budget"] = max(loader.budget, 2 * longest_row(loader.maker.max_length))
     return JointLoader(**shared, described=described, share=objective.config.entity_share)
-
-
-def masked_objective(
-    config: MaskedConfig, reading: Reading, tokenizer: Tokenizer, max_length: int
-) -> tuple[Masked, Described | None]:
-    """The objective of a recipe; where triples are learned beside the words, with their entities as texts.
-
-    Raises ConfigError when the recipe names no triples to learn, DataError for files that are missing or damaged.
-    """
-    if not isinstance(config, KnowledgeMaskedConfig):
-        return Masked.of(config, tokenizer), None
-    known = reading.data.knowledge
-    if known is None or known.triples is None:
-        raise ConfigError(
-            "objective.kind: knowledge learns triples, and the recipe names none",
-            expected="data.knowledge.triples: FILE, and data.knowledge.descriptions: FILE",
-            fix="name them, or use objective.kind: masked",
-        )
-    graph = read_graph(known, reading.base)
-    described = describe(graph, known, reading.base, tokenizer, most_tokens=config.entity_tokens, frame_room=max_length)
-    return KnowledgeMasked.joint(config, tokenizer, graph), described

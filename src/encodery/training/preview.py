@@ -29,12 +29,12 @@ from encodery.training.finetune import make_objective
 from encodery.training.journal import Progress
 from encodery.training.loop import Fit
 from encodery.training.precision import choose_precision
-from encodery.training.pretraining import masked_objective
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.preview_model import Stage, StageName
 from encodery.training.recipe import LabelledConfig, Recipe
 from encodery.training.run import Run
 from encodery.training.signals import StopRequest
+from encodery.training.unlabelled import same_tokenizer, unlabelled_objective
 
 LOOKED_AT_ROWS = 8192
 """Rows a first batch is packed from: as many as the loader packs together."""
@@ -99,7 +99,8 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
     start = Trained.load(resolved.base / recipe.start_from) if recipe.start_from else None
     described = f"that of {recipe.start_from}"
     run.held = start.model.config.encoder.max_length if start else None
-    tokenizer = start.tokenizer if start else None
+    whose = same_tokenizer(recipe.objective, resolved.base, start)
+    tokenizer = whose.tokenizer if whose else None
     if tokenizer is None:
         tokenizer, described = sample_tokenizer(resolved)
     run.entities.gather(recipe, resolved.base, start, run.reading().rows)
@@ -126,7 +127,7 @@ def _objective(run: Run, reading: Reading, store: TokenStore, tokenizer: Tokeniz
     config = run.recipe.objective
     if isinstance(config, LabelledConfig):
         return make_objective(config, store, tokenizer), None
-    return masked_objective(config, reading, tokenizer, run.max_length)
+    return unlabelled_objective(config, reading, tokenizer, run.max_length)
 
 
 def _quiet(recipe: Recipe) -> Recipe:
@@ -151,7 +152,7 @@ def look_at_batch(resolved: Resolved[Recipe], stage: Stage) -> BatchView:
     batch, layout, tokenizer = found.batch, found.batch.layout, found.tokenizer
     ids = batch.values["ids"].numpy()
     hidden: dict[int, str] = {}
-    if stage.masked:
+    if "at" in batch.truth and "target" in batch.truth:
         at, target = batch.truth["at"].numpy(), batch.truth["target"].numpy()
         at, real = at[: len(target)], target != IGNORED
         hidden = {int(place): tokenizer.token(int(token)) for place, token in zip(at[real], target[real])}

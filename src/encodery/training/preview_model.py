@@ -13,17 +13,17 @@ from encodery.data.links import read_graph
 from encodery.data.packing import rounded_budget
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
-from encodery.heads.options import DocumentReadoutConfig, WordReadoutConfig
+from encodery.heads.options import DocumentReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
 from encodery.objectives.knowledge import KnowledgeMaskedConfig, link_readout
-from encodery.objectives.masked import MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.entities import EntityKnowledge
 from encodery.training.loop import TrainingConfig
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
-from encodery.training.recipe import Recipe
+from encodery.training.recipe import Recipe, Unlabelled
+from encodery.training.unlabelled import asked_share, unlabelled_readout
 from encodery.training.word_knowledge import with_file_width
 
 LABELLED_ROWS = 8192
@@ -42,10 +42,6 @@ class Stage:
     name: StageName
     recipe: Recipe
     """The recipe with this stage's objective, training and dropout in place, and no other stage."""
-
-    @property
-    def masked(self) -> bool:
-        return isinstance(self.recipe.objective, MaskedConfig)
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -120,8 +116,8 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             assert recipe.data.knowledge is not None, "a recipe that learns triples names them"
             relations = len(read_graph(recipe.data.knowledge, resolved.base).relations)
             readout, share = link_readout(objective, relations), objective.share * (1 - objective.entity_share)
-        elif isinstance(objective, MaskedConfig):
-            readout, share = WordReadoutConfig(), objective.share
+        elif isinstance(objective, Unlabelled):
+            readout, share = unlabelled_readout(objective, resolved.base), asked_share(objective)
         else:
             outputs, said = _outputs(resolved, objective)
             own_notes += said
