@@ -59,6 +59,11 @@ class Task:
     compose: str = "joined"
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def joins_pairs(self) -> bool:
+        """Whether the encoder reads the two texts of a pair as one document; else each stands by itself."""
+        return self.paired and self.compose != "apart"
+
 
 @dataclass
 class Trained:

@@ -109,7 +109,7 @@ def _planned(trained: Trained, ids: dict[str, int]) -> Plan:
     plans: list[Plan] = []
     obstacles: list[Obstacle] = []
     for family in sorted(FAMILIES.values(), key=lambda family: family.name != origin):
-        found = _expressed(family, config, weights, ids, trained.task.paired)
+        found = _expressed(family, config, weights, ids, trained.task.joins_pairs)
         if isinstance(found, Plan):
             plans.append(replace(found, notes=(*before, *found.notes)))
             if not found.notes and family.name == origin:

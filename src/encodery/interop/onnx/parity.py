@@ -91,7 +91,7 @@ def text_questions(trained: Trained, tokenizer: Any, texts: Sequence[str]) -> li
     samples, kept, counts = [], [], LengthCounts()
     for first, second in pairs:
         one, two = ((encoded[number].ids, encoded[number].starts_word) for number in (first, second))
-        if not trained.task.paired:
+        if not trained.task.joins_pairs:
             samples += maker.single(*one, first, counts)
             kept.append(given[first])
         elif one[0].size + two[0].size + maker.around.pair_size <= maker.max_length:

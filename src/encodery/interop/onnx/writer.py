@@ -190,7 +190,7 @@ def config_of(trained: Trained, rows: PaddedRows, parity: Parity, loss: Rounding
         "inputs": rows.inputs,
         "output": rows.output,
         "max_tokens": trained.maker().max_length,
-        "paired": task.paired,
+        "paired": task.joins_pairs,
     }
     if rows.output == "logits" and readout.kind == "document":
         found |= {"labels": list(task.labels)}
