@@ -14,9 +14,10 @@ from encodery.config import load_config
 from encodery.data.sources import DataConfig, SourceConfig, sample_rows, total_bytes
 from encodery.data.tokenizer_training import guess_language
 from encodery.errors import ConfigError, DataError, nearest
+from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
-TaskName = Literal["classify", "multilabel", "regress", "masked"]
+TaskName = Literal["classify", "multilabel", "regress", "tag", "masked"]
 LOOKED_AT_ROWS = 20_000
 _FEW_LABELS = 200
 _LABEL_NAMES = {
@@ -51,6 +52,7 @@ class Draft:
     long_tokens: int
     problems: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
+    tags: TagsSeen | None = None
 
     @property
     def max_length(self) -> int:
@@ -93,17 +95,29 @@ def look_at_files(
             )
     table = {name: [row.get(name) for row in sampled.rows] for name in sampled.columns}
     guesses: list[str] = []
+    seen = look_for_tags(table, text) if task in (None, "tag") and label is None and pair is None else None
+    if seen is not None:
+        task, text = "tag", seen.text
+    elif task == "tag":
+        raise DataError(
+            f"{first.path} has no columns that look like tagged texts",
+            expected="a list of words beside a list of as many tags, or a text with [[start, stop, label], ...]; the "
+            f"columns are {', '.join(sampled.columns)}",
+            fix="see docs/01_data.md for the forms; --text names the column of the words",
+        )
     text = text or _text_column(table, {label, pair}, first.path)
-    pair = pair or _pair_column(table, text, label, guesses)
+    pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
     separator = "|"
-    if label is None and task != "masked":
+    if seen is not None:
+        label = _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
+    elif label is None and task != "masked":
         label = _label_column(table, {text, pair}, numbers=task == "regress")
     values = [value for value in table.get(label or "", []) if value not in (None, "")]
     if task is None:
         task, separator = _task(values) if values else ("masked", "|")
     elif task == "multilabel":
         separator = _task(values)[1]
-    if task != "masked" and not values:
+    if task not in ("masked", "tag") and not values:
         raise DataError(
             f"{first.path} has no column that looks like a label",
             expected=f"labels for the task {task}; the columns are {', '.join(sampled.columns)}",
@@ -133,6 +147,7 @@ def look_at_files(
         sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))],
         sampled.problems,
         guesses,
+        seen,
     )
 
 
@@ -264,6 +279,16 @@ def _label_column(table: dict[str, list[Any]], taken: set[str | None], *, number
     return min(ranked)[2] if ranked else None
 
 
+def _intent_column(table: dict[str, list[Any]], taken: set[str | None], guesses: list[str]) -> str | None:
+    """The class of the whole text beside tags: only under a telling name."""
+    named = {name: values for name, values in table.items() if set(re.split(r"[^a-z]+", name.lower())) & _LABEL_NAMES}
+    others = {name: values for name, values in named.items() if all(isinstance(value, str) for value in values)}
+    label = _label_column(others, taken, numbers=False)
+    if label is not None:
+        guesses.append(f"{label} is learned beside the tags; if it should not be, remove 'label:' and 'intent:'")
+    return label
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -298,7 +323,7 @@ def _task(values: list[Any]) -> tuple[TaskName, str]:
 
 def _counted(values: list[Any], task: TaskName, separator: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    if task == "classify":
+    if task in ("classify", "tag"):
         counts.update(str(value) for value in values)
     elif task == "multilabel":
         for value in values:
@@ -313,7 +338,7 @@ def _counted(values: list[Any], task: TaskName, separator: str) -> Counter[str]:
 def _joined(row: dict[str, Any], text: str | list[str], pair: str | None) -> str:
     names = [text] if isinstance(text, str) else list(text)
     names += [pair] if pair else []
-    return " ".join(str(row.get(name) or "") for name in names)
+    return " ".join(text_of(row.get(name)) for name in names)
 
 
 def estimated_tokens(text: str) -> int:

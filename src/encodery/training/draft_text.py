@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodery.evaluation.baselines import UNSPACED_LANGUAGES
+from encodery.training.draft_tags import tags_said
 
 if TYPE_CHECKING:
     from encodery.training.draft import Draft
@@ -76,13 +77,17 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
     if "test" not in files:
         lines.append(_line("  # test: FILE", "rows that are scored once, at the end"))
     if draft.format not in ("text", "folder") or draft.task != "masked":
-        others = [column for column in draft.columns if column not in (draft.text, draft.pair, draft.label)]
+        seen = () if draft.tags is None else (draft.tags.tags, draft.tags.spans)
+        others = [column for column in draft.columns if column not in (draft.text, draft.pair, draft.label, *seen)]
         also = f" (columns not used: {', '.join(others[:6])})" if others else ""
         if draft.format != "text":
             text = quoted(draft.text) if isinstance(draft.text, str) else ", ".join(draft.text)
             lines.append(_line(f"  text: {text}", f"column of the text; [a, b] joins two{also}"))
     if draft.pair:
         lines.append(_line(f"  pair: {quoted(draft.pair)}", "column of the second text of a pair"))
+    if draft.tags is not None:
+        word, column = ("tags", draft.tags.tags) if draft.tags.tags else ("spans", draft.tags.spans or "")
+        lines.append(_line(f"  {word}: {quoted(column)}", tags_said(draft.tags)))
     if draft.label:
         lines.append(_line(f"  label: {quoted(draft.label)}", _labels_said(draft)))
     if draft.task == "multilabel":
@@ -105,10 +110,13 @@ def _tokenizer(draft: Draft) -> str:
     size = draft.megabytes
     vocabulary = 4000 if size < 1 else 8000 if size < 20 else 16_000 if size < 200 else 32_000
     language = draft.language if draft.language not in ("unknown", "latin") else "auto"
+    # What is tagged character by character is read character by character: figures and Latin words too.
+    kind = "characters" if draft.tags is not None and draft.tags.units == "characters" else "wordpiece"
     return "\n".join(
         [
             "tokenizer:",
-            _line("  kind: wordpiece", "or bpe, byte_bpe (never an unknown token), unigram, bytes, characters"),
+            _line(f"  kind: {kind}", "wordpiece, bpe, byte_bpe (never an unknown token), unigram, bytes, characters"),
+            *([_line("  lowercase: false", "capitals tell names")] if draft.task == "tag" else []),
             _line(f"  vocab_size: {vocabulary}", f"fits {size:.1f} MB of text; more text bears more"),
             _line(f"  language: {language}", "rules of normalisation; auto looks at the script"),
         ]
@@ -145,6 +153,8 @@ def _objective(draft: Draft) -> str:
                 _line("    schedule: linear", "or cosine, wsd, constant"),
             ]
         )
+    if draft.task == "tag":
+        return _tagging(draft, minutes)
     epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
     lines = [
         _line("pretrain:", "first learn the language, without labels; or remove it"),
@@ -173,5 +183,38 @@ def _objective(draft: Draft) -> str:
         "",
         "evaluation:",
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
+    ]
+    return "\n".join(lines)
+
+
+def _tagging(draft: Draft, minutes: str) -> str:
+    assert draft.tags is not None
+    seen = draft.tags
+    epochs = 30 if draft.rows < 5000 else 15 if draft.rows < 20_000 else 6
+    lines = [
+        _line("pretrain:", "first learn the language, without labels; or remove it"),
+        "  training:",
+        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
+        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
+        "",
+        "objective:",
+        _line("  kind: tag", "a tag for every word or character, and the spans they mark"),
+        _line("  scheme: auto", "none, iob1, bio, bioes, bmes; auto mends and counts what does not fit"),
+        _line(f"  units: {seen.units}", "characters: every word is a span of its characters, as in Chinese"),
+        _line("  crf: true", "learns which tags follow which"),
+    ]
+    if draft.label:
+        lines.append(_line("  intent: true", "the class of the whole text is learned beside the tags"))
+    lines += [
+        "",
+        "training:",
+        _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
+        _line("  batch_tokens: 2048", "positions of a batch"),
+        _line("  optim: {lr: 1e-3}", "lower it when the loss jumps"),
+        "",
+        "evaluation:",
+        _line(
+            "  compare: [majority, word, linear, scratch]", "what the result must beat; scratch: without pretraining"
+        ),
     ]
     return "\n".join(lines)
