@@ -159,6 +159,7 @@ def test_candidates_in_order(world: World, loss: str, grades: bool) -> None:
 
 def test_simcse_by_itself_and_as_a_first_stage(world: World) -> None:
     alone = world.run(objective={"kind": "contrast"}, training={"budget": "20 steps", "accumulate": 2})
+    assert alone.record.main_metric == "spread_loss" and 0 < value(alone) < 5
     assert encodery.load(alone.folder).embed(["we saw bread"]).shape == (1, 32)
     with pytest.raises(WeightsError):
         encodery.load(alone.folder).predict(["we saw bread"])

@@ -16,6 +16,7 @@ from encodery.heads.autoencode import AutoencodeOutput, AutoencodeReadout
 from encodery.heads.replaced import ReplacedOutput
 from encodery.heads.several import SeveralOutput, SeveralReadout
 from encodery.model import Model
+from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.cross_entropy import cross_entropy
 from encodery.objectives.denoise import Denoise
 from encodery.objectives.distil import Distil
@@ -25,7 +26,7 @@ from encodery.objectives.reconstruct import Autoencode
 from encodery.objectives.replaced import Replaced
 from encodery.objectives.several import Several
 
-Learned = Masked | Replaced | Ordered | Autoencode | Denoise | Distil | Several
+Learned = Masked | Replaced | Ordered | Autoencode | Denoise | Distil | Contrastive | Several
 MOST_BATCHES = 200
 
 
@@ -72,6 +73,9 @@ class Tally:
             return {**parts, "written_accuracy": right, "loss": loss, "score": -loss}
         if isinstance(objective, Distil):
             return {**parts, "loss": loss, "score": -loss}
+        if isinstance(objective, Contrastive):
+            # Without dropout both copies of a text are the same: what is left is how near the others come.
+            return {**parts, "spread_loss": loss, "loss": loss, "score": -loss}
         if isinstance(objective, Ordered):
             masked = {"masked_loss": parts.pop("word_loss", loss), "masked_accuracy": right}
             return {**masked, **parts, "loss": loss, "score": -loss}
@@ -91,6 +95,7 @@ def headline(objective: Learned) -> str:
         Ordered: "order_accuracy",
         Autoencode: "vector_gain",
         Denoise: "written_accuracy",
+        Contrastive: "spread_loss",
     }
     return names.get(type(objective), "masked_accuracy")
 
