@@ -43,7 +43,7 @@ MEANINGS: dict[str, Meaning] = {
     "pearson": Meaning("Pearson r", "higher", "linear correlation of predicted and true"),
     "spearman": Meaning("Spearman rho", "higher", "correlation of the ranks of predicted and true"),
     "r2": Meaning("R²", "higher", "share of the variance explained: 0 is guessing the mean"),
-    "spread_loss": Meaning("spread loss", "lower", "how near other texts of a batch come to each text, in nats; 0: far"),
+    "spread_loss": Meaning("spread loss", "lower", "how near other texts of a batch come to each text, in nats"),
     "mrr_10": Meaning("MRR@10", "higher", "1 / rank of the first right text, 0 below rank 10, mean over the queries"),
     "ndcg_10": Meaning("nDCG@10", "higher", "gain of the first 10 texts, discounted by rank, share of the best order"),
     "recall_10": Meaning("recall@10", "higher", "share of the right texts that are among the first 10"),

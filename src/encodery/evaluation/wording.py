@@ -124,6 +124,11 @@ def _article(title: str) -> str:
 
 
 def _pretraining_headline(record: RunRecord) -> str:
+    name, own = record.main_metric, record.metric()
+    if name != "masked_accuracy" and own.value is not None:
+        meaning = meaning_of(name)
+        says = f" ({meaning.says})" if meaning.says else ""
+        return f"On held-out texts the {meaning.title} of your encoder is {value_text(own.value, name)}{says}."
     loss = record.metric("validation_loss").value
     losses = [row["validation_loss"] for row in record.curves if row.get("validation_loss") is not None]
     if loss is None:
