@@ -14,10 +14,11 @@ from encodery.config import load_config
 from encodery.data.sources import DataConfig, SourceConfig, sample_rows, total_bytes
 from encodery.data.tokenizer_training import guess_language
 from encodery.errors import ConfigError, DataError, nearest
+from encodery.training.draft_pointing import PointingSeen, look_for_pointing, no_pointing
 from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
-TaskName = Literal["classify", "multilabel", "regress", "tag", "masked"]
+TaskName = Literal["classify", "multilabel", "regress", "ordinal", "tag", "answer", "choose", "masked"]
 LOOKED_AT_ROWS = 20_000
 _FEW_LABELS = 200
 _LABEL_NAMES = {
@@ -53,6 +54,7 @@ class Draft:
     problems: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
     tags: TagsSeen | None = None
+    pointing: PointingSeen | None = None
 
     @property
     def max_length(self) -> int:
@@ -95,8 +97,15 @@ def look_at_files(
             )
     table = {name: [row.get(name) for row in sampled.rows] for name in sampled.columns}
     guesses: list[str] = []
-    seen = look_for_tags(table, text) if task in (None, "tag") and label is None and pair is None else None
-    if seen is not None:
+    told = text is not None or label is not None or pair is not None
+    pointing = look_for_pointing(table, task) if task in (None, "answer", "choose") and not told else None
+    asked = task in (None, "tag") and pointing is None and label is None and pair is None
+    seen = look_for_tags(table, text) if asked else None
+    if pointing is not None:
+        task, text, pair, label = pointing.kind, pointing.text, pointing.pair, pointing.label
+    elif task in ("answer", "choose"):
+        raise no_pointing(task, first.path, sampled.columns)
+    elif seen is not None:
         task, text = "tag", seen.text
     elif task == "tag":
         raise DataError(
@@ -106,18 +115,19 @@ def look_at_files(
             fix="see docs/01_data.md for the forms; --text names the column of the words",
         )
     text = text or _text_column(table, {label, pair}, first.path)
-    pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
+    if pointing is None:
+        pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
     separator = "|"
     if seen is not None:
         label = _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
-    elif label is None and task != "masked":
+    elif label is None and task not in ("masked", "answer"):
         label = _label_column(table, {text, pair}, numbers=task == "regress")
     values = [value for value in table.get(label or "", []) if value not in (None, "")]
     if task is None:
         task, separator = _task(values) if values else ("masked", "|")
     elif task == "multilabel":
         separator = _task(values)[1]
-    if task not in ("masked", "tag") and not values:
+    if task not in ("masked", "tag", "answer") and not values:
         raise DataError(
             f"{first.path} has no column that looks like a label",
             expected=f"labels for the task {task}; the columns are {', '.join(sampled.columns)}",
@@ -148,6 +158,7 @@ def look_at_files(
         sampled.problems,
         guesses,
         seen,
+        pointing,
     )
 
 
@@ -323,7 +334,7 @@ def _task(values: list[Any]) -> tuple[TaskName, str]:
 
 def _counted(values: list[Any], task: TaskName, separator: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    if task in ("classify", "tag"):
+    if task in ("classify", "ordinal", "tag"):
         counts.update(str(value) for value in values)
     elif task == "multilabel":
         for value in values:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodery.evaluation.baselines import UNSPACED_LANGUAGES
+from encodery.training.draft_pointing import PointingSeen, column_line, pointing_lines
 from encodery.training.draft_tags import tags_said
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
         lines.append(_line("  # test: FILE", "rows that are scored once, at the end"))
     if draft.format not in ("text", "folder") or draft.task != "masked":
         seen = () if draft.tags is None else (draft.tags.tags, draft.tags.spans)
+        seen = seen if draft.pointing is None else (draft.pointing.column,)
         others = [column for column in draft.columns if column not in (draft.text, draft.pair, draft.label, *seen)]
         also = f" (columns not used: {', '.join(others[:6])})" if others else ""
         if draft.format != "text":
@@ -88,17 +90,21 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
     if draft.tags is not None:
         word, column = ("tags", draft.tags.tags) if draft.tags.tags else ("spans", draft.tags.spans or "")
         lines.append(_line(f"  {word}: {quoted(column)}", tags_said(draft.tags)))
+    if draft.pointing is not None:
+        lines.append(_line(*column_line(draft.pointing, quoted)))
     if draft.label:
         lines.append(_line(f"  label: {quoted(draft.label)}", _labels_said(draft)))
     if draft.task == "multilabel":
         lines.append(_line(f"  label_separator: {quoted(draft.separator)}", "between several labels in one string"))
-    if draft.pair is None:
+    if draft.pair is None and draft.pointing is None:
         lines.append(_line("  long: split", "a text over the limit is split and its answers averaged; or cut"))
     lines.append(_line("  bad_rows: skip", "counted and shown with their lines; refuse stops at the first"))
     return "\n".join(lines)
 
 
 def _labels_said(draft: Draft) -> str:
+    if draft.pointing is not None:
+        return "column that says which option is right: its number from 0, letter or text"
     if not draft.labels:
         return "column of the number to predict"
     shown = ", ".join(f"{label[:20]} ({count:,})" for label, count in draft.labels.most_common(3))
@@ -155,6 +161,8 @@ def _objective(draft: Draft) -> str:
         )
     if draft.task == "tag":
         return _tagging(draft, minutes)
+    if draft.pointing is not None:
+        return _pointing(draft, draft.pointing, minutes)
     epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
     lines = [
         _line("pretrain:", "first learn the language, without labels; or remove it"),
@@ -163,16 +171,18 @@ def _objective(draft: Draft) -> str:
         _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
         "",
         "objective:",
-        _line(f"  kind: {draft.task}", "classify: one label; multilabel: several; regress: a number"),
+        _line(
+            f"  kind: {draft.task}", "classify: one label; multilabel: several; regress: a number; ordinal: in order"
+        ),
         _line("  pooling: mean", "how a text becomes one vector: mean, first, max, attention"),
     ]
-    if draft.rows < FEW_ROWS:
+    if draft.rows < FEW_ROWS and draft.task != "ordinal":
         letters = 3 if draft.language in UNSPACED_LANGUAGES else 6
         lines += [
             _line("  ngrams: 2", "a linear answer beside the encoder's; with few labels it helps much"),
             _line(f"  letters: {letters}", "it reads runs of letters too"),
         ]
-    if draft.task != "regress":
+    if draft.task not in ("regress", "ordinal"):
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
         "",
@@ -185,6 +195,18 @@ def _objective(draft: Draft) -> str:
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
     ]
     return "\n".join(lines)
+
+
+def _pointing(draft: Draft, seen: PointingSeen, minutes: str) -> str:
+    epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
+    lines = [
+        _line("pretrain:", "first learn the language, without labels; or remove it"),
+        "  training:",
+        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
+        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
+        "",
+    ]
+    return "\n".join(lines + [_line(*line) if line[1] else line[0] for line in pointing_lines(seen, epochs)])
 
 
 def _tagging(draft: Draft, minutes: str) -> str:
