@@ -9,7 +9,19 @@ from typing import Any, Literal
 
 from encodery.evaluation.intervals import Metric
 
-RunKind = Literal["pretraining", "classification", "multilabel", "regression", "ordinal", "answers", "choices", "writing", "vectors", "ranking", "tagging"]
+RunKind = Literal[
+    "pretraining",
+    "classification",
+    "multilabel",
+    "regression",
+    "ordinal",
+    "answers",
+    "choices",
+    "writing",
+    "vectors",
+    "ranking",
+    "tagging",
+]
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _article(title: str) -> str:
 
 def _pretraining_headline(record: RunRecord) -> str:
     name, own = record.main_metric, record.metric()
-    if name != "masked_accuracy" and own.value is not None:
+    if name not in ("masked_accuracy", "masked_loss", "validation_loss") and own.value is not None:
         meaning = meaning_of(name)
         says = f" ({meaning.says})" if meaning.says else ""
         return f"On held-out texts the {meaning.title} of your encoder is {value_text(own.value, name)}{says}."
