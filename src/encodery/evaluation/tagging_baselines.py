@@ -19,7 +19,8 @@ from encodery.heads.crf import Chain, viterbi
 Words = Sequence[Sequence[str]]
 
 LONGEST_ENDING = 4
-HASHED = 1 << 20
+HASHED = 1 << 18
+"""Numbers that features are hashed to; half as many where there are many classes, each of which has a weight for all."""
 EPOCHS = 5
 MOST_STEPS = 2.5e7
 """Steps (units, times classes, times epochs) of the linear model; with more it learns from fewer texts, and says so."""
@@ -102,7 +103,9 @@ def linear_tagger(words: Words, tags: Words, test: Words, scheme: SchemeName, *,
     sizes = np.cumsum([len(row) for row in words])
     rows = int(np.searchsorted(sizes, most, "right")) if sizes[-1] > most else len(words)
     rows = max(rows, 1)
-    hasher: Any = FeatureHasher(n_features=HASHED, input_type="string", alternate_sign=False)
+    hasher: Any = FeatureHasher(
+        n_features=HASHED if classes < 60 else HASHED // 2, input_type="string", alternate_sign=False
+    )
     features = hasher.transform(one for row in words[:rows] for one in _features(row))
     truth = [tag for row in tags[:rows] for tag in row]
     settings: dict[str, Any] = {"alpha": 1e-6, "max_iter": EPOCHS, "tol": None, "average": True, "random_state": seed}

@@ -6,6 +6,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,7 +14,15 @@ import numpy as np
 
 from encodery.data.rows import readable
 from encodery.durable import file_beside
+from encodery.errors import DataError
+from encodery.use.answers import Answerer
 from encodery.use.predict import Predictor, Text
+
+ASKED = {
+    "answer": 'a text and a question with a tab between them, or {"text": "...", "question": "..."},',
+    "choose": 'a line such as {"text": "...", "choices": ["...", "..."]}',
+}
+"""Tasks that more is asked in than a text, and how."""
 
 
 def answer_lines(
@@ -23,6 +32,7 @@ def answer_lines(
     top: int | None = None,
     embed: bool = False,
     prompt: str | None = None,
+    windows: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Answer each line, or with `embed` give its vector; `prompt` as in `Predictor.stream`.
 
@@ -32,12 +42,15 @@ def answer_lines(
     """
     paired = reads_pairs(predictor, embed=embed)
     wrong = "two texts with a tab between them are needed" if paired else "there is no text in it"
-    sorted_out = _Lines(lines, paired)
+    asks = predictor.answerer if predictor.trained.task.kind in ASKED else None
+    if asks is not None:
+        wrong = f"{ASKED[predictor.trained.task.kind]} is needed"
+    sorted_out = _Lines(lines, paired, worded=predictor.trained.task.kind == "tag", asks=asks)
     if embed:
         vectors = (vector for block in predictor.embed_stream(sorted_out.texts(), prompt=prompt) for vector in block)
         found: Iterator[Any] = ({"vector": [round(float(x), 6) for x in vector]} for vector in vectors)
     else:
-        found = predictor.stream(sorted_out.texts(), top=top, prompt=prompt)
+        found = predictor.stream(sorted_out.texts(), top=top, prompt=prompt, windows=windows)
     for number, answer in enumerate(sorted_out.beside(found), start=1):
         yield {"error": f"line {number}: {wrong}"} if answer is None else answer
 
@@ -50,6 +63,7 @@ def write_answers(
     top: int | None = None,
     embed: bool = False,
     prompt: str | None = None,
+    windows: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """Write each answer as a line of JSON, to a file that is there when it is whole, or as they come to an open one.
 
@@ -58,11 +72,11 @@ def write_answers(
     if isinstance(to, Path):
         with file_beside(to) as out:
             text = io.TextIOWrapper(out, "utf-8")
-            yield from write_answers(predictor, lines, text, top=top, embed=embed, prompt=prompt)
+            yield from write_answers(predictor, lines, text, top=top, embed=embed, prompt=prompt, windows=windows)
             text.detach()
         return
     given = answered = 0
-    for answer in answer_lines(predictor, lines, top=top, embed=embed, prompt=prompt):
+    for answer in answer_lines(predictor, lines, top=top, embed=embed, prompt=prompt, windows=windows):
         to.write(json.dumps(answer, ensure_ascii=False) + "\n")
         given, answered = given + 1, answered + ("error" not in answer)
         if given % 1024 == 0:
@@ -108,9 +122,13 @@ class _Lines:
     """Lines with and without something to answer: those with go to the model, and the answers come back between the
     others. Read ahead by the thread that tokenises."""
 
-    def __init__(self, lines: Iterable[str], paired: bool) -> None:
+    def __init__(
+        self, lines: Iterable[str], paired: bool, *, worded: bool = False, asks: Answerer | None = None
+    ) -> None:
         self.lines = lines
         self.paired = paired
+        self.worded = worded
+        self.asks = asks
         self._good: deque[bool] = deque()
 
     def texts(self) -> Iterator[Text]:
@@ -132,7 +150,38 @@ class _Lines:
 
     def _text(self, line: str) -> Text | None:
         line = line.replace("\x00", "")
+        if self.worded and (words := _words(line)) is not None:
+            return words
+        if self.asks is not None:
+            return _asked(line, self.asks)
         if not self.paired:
             return line if readable(line) else None
         first, tab, second = line.partition("\t")
         return (first, second) if tab and readable(first) and readable(second) else None
+
+
+def _asked(line: str, asks: Answerer) -> Text | None:
+    """A line that is a JSON object, or two texts with a tab between them; None where it does not ask anything."""
+    first, tab, second = line.partition("\t")
+    text: Any = (first, second) if tab else None
+    if line.lstrip().startswith("{"):
+        with suppress(ValueError, RecursionError):
+            text = json.loads(line)
+    try:
+        if text is not None:
+            asks.row(text, 0)
+    except DataError:
+        return None
+    return text
+
+
+def _words(line: str) -> list[str] | None:
+    """A line that is a list of words in JSON, as a model that tags words takes it."""
+    if not line.lstrip().startswith("["):
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    worded = isinstance(found, list) and found and all(isinstance(word, str) and readable(word) for word in found)
+    return found if worded else None
