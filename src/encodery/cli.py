@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from encodery import cli_options as option
-from encodery.errors import DataError, in_words
+from encodery.errors import ConfigError, DataError, in_words
 
 _help_width = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 _looks: dict[str, Any] = {
@@ -257,6 +257,7 @@ def predict(
     precision: option.Precision = "fp32",
     prompt: option.Prompt = None,
     dimension: option.Dimension = None,
+    windows: option.Windows = False,
 ) -> None:
     """Answer texts with JSON lines: one a line, in order. For a model of pairs, a tab stands between two texts.
 
@@ -266,20 +267,31 @@ def predict(
 
     Example: echo "what a lovely day" | encodery predict runs/topics
     """
-    from encodery.printing import show_counts
     from encodery.use.lines import write_answers, write_vectors
     from encodery.use.predict import load
 
-    if texts and file is not None:
-        raise DataError("texts are given as arguments and with --file", fix="leave out one of them")
-    if output is not None and output.is_dir():
-        raise DataError(f"--output {output} is a folder", expected="the name of a file to write")
-    lines = iter(texts) if texts else _lines(file)
+    lines = _given(texts, file, output)
     predictor = load(model, precision=precision, dimension=dimension)
     if embed and output is not None:
         counts = write_vectors(predictor, lines, output, prompt=prompt)
     else:
-        counts = write_answers(predictor, lines, output or sys.stdout, top=top, embed=embed, prompt=prompt)
+        to = output or sys.stdout
+        counts = write_answers(predictor, lines, to, top=top, embed=embed, prompt=prompt, windows=windows)
+    _watched(counts, output)
+
+
+def _given(texts: list[str] | None, file: Path | None, output: Path | None) -> Iterator[str]:
+    if texts and file is not None:
+        raise DataError("texts are given as arguments and with --file", fix="leave out one of them")
+    if output is not None and output.is_dir():
+        raise DataError(f"--output {output} is a folder", expected="the name of a file to write")
+    return iter(texts) if texts else _lines(file)
+
+
+def _watched(counts: Iterator[tuple[int, int]], output: Path | None) -> None:
+    """Let the answers be written, and say how it goes."""
+    from encodery.printing import show_counts
+
     # Where answers scroll by, they are progress enough.
     watched = output is not None or not sys.stdout.isatty()
     given, answered = show_counts(_console(stderr=True), counts, watched)
@@ -289,6 +301,57 @@ def predict(
         raise DataError("no texts", fix="give them as arguments, with --file, or on standard input")
     if not answered:
         raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def write(
+    model: option.ModelFolder,
+    texts: option.Texts = None,
+    file: option.TextFile = None,
+    output: option.AnswersFile = None,
+    precision: option.Precision = "fp32",
+    top: option.Best = None,
+    beam: option.Beam = None,
+    length_penalty: option.LengthPenalty = None,
+    sample: option.Sample = False,
+    temperature: option.Temperature = None,
+    top_k: option.TopK = None,
+    top_p: option.TopP = None,
+    seed: option.Seed = None,
+    repetition_penalty: option.RepetitionPenalty = None,
+    no_repeat: option.NoRepeat = None,
+    min_tokens: option.MinTokens = None,
+    max_tokens: option.MaxTokens = None,
+) -> None:
+    """Write a text for each text (translate, sum up, ask), or with a language model go on from each prompt.
+
+    Answers are JSON lines, as those of predict. What is not given is as the model's recipe says.
+
+    Example: encodery write runs/translation "Two dogs run in the snow." --beam 4
+    """
+    from encodery.use.lines import write_answers
+    from encodery.use.predict import load
+    from encodery.use.writing import generation_of
+
+    given = {
+        "beam": beam,
+        "length_penalty": length_penalty,
+        "sample": sample or None,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram": no_repeat,
+        "min_tokens": min_tokens,
+        "max_tokens": max_tokens,
+    }
+    predictor = load(model, precision=precision)
+    if predictor.trained.task.kind not in ("write", "causal"):
+        raise ConfigError(f"{model} does not write", fix="ask it with: encodery predict")
+    changes = {name: value for name, value in given.items() if value is not None}
+    predictor.generation = generation_of(predictor.trained.task, changes)
+    _watched(write_answers(predictor, _given(texts, file, output), output or sys.stdout, top=top), output)
 
 
 @app.command()

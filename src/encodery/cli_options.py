@@ -74,6 +74,25 @@ Prompt = Annotated[
     str | None, typer.Option(metavar="NAME", help="One of the model's prompts, to put before each text.")
 ]
 
+Windows = Annotated[bool, typer.Option("--windows", help="Say of each part of a long text what it was taken for.")]
+
+# -- write
+
+Beam = Annotated[int | None, typer.Option(metavar="N", help="Keep the N likeliest texts at each step; 1 is greedy.")]
+LengthPenalty = Annotated[float | None, typer.Option(help="For a beam: above 0 longer texts are preferred.")]
+Sample = Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the likeliest.")]
+Temperature = Annotated[float | None, typer.Option(help="For samples: below 1 the likely becomes likelier.")]
+TopK = Annotated[int | None, typer.Option(metavar="N", help="For samples: draw from the N likeliest tokens.")]
+TopP = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="For samples: from those that hold this probability.")
+]
+Seed = Annotated[int | None, typer.Option(help="For samples: another seed draws other texts.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1 tokens that were written become less likely.")]
+NoRepeat = Annotated[int | None, typer.Option("--no-repeat", metavar="N", help="No run of N tokens comes twice.")]
+MinTokens = Annotated[int | None, typer.Option(metavar="N", help="No text ends before it has N tokens.")]
+MaxTokens = Annotated[int | None, typer.Option(metavar="N", help="Every text ends when it has N tokens.")]
+Best = Annotated[int | None, typer.Option("--top", metavar="N", help="For a beam: show the N best.", min=1)]
+
 # -- convert, export
 
 ForeignFolder = Annotated[

@@ -13,7 +13,6 @@ from encodery.data.choices import ChoiceField, Choices, read_options
 from encodery.data.fields import BadField, Field
 from encodery.data.loader import Place
 from encodery.data.rows import readable
-from encodery.data.samples import split_pieces
 from encodery.data.sources import DataConfig, Labels, Row
 from encodery.data.store import TokenStore
 from encodery.errors import DataError
@@ -37,7 +36,7 @@ class QuestionAnswerer(Answerer):
     `stop` in characters of the text. A text is (context, question) or {"text": ..., "question": ...}."""
 
     def fields(self, data: DataConfig | None) -> tuple[Field, ...]:
-        return () if data is None or data.answers is None else (AnswerField(data.answers),)
+        return (AnswerField("answers" if data is None or data.answers is None else data.answers),)
 
     def row(self, text: Text, number: int) -> Row:
         where = f"text {number + 1}"
@@ -124,11 +123,15 @@ def answers_of_windows(using: Predictor, rows: Sequence[Row], store: TokenStore)
     """What a model of whole documents says of each window of each text, in order: {"start", "stop", "probabilities"},
     or "number", with the characters of the text that the window holds.
 
-    What is said of the text is their mean, weighted by their tokens. A pair is one window: it is never split.
+    What is said of the text is their mean, weighted by their tokens. Raises DataError for a model of something else,
+    and for one of pairs, which are never split.
     """
     trained = using.trained
+    if trained.task.kind not in ("classify", "multilabel", "regress", "ordinal") or store.paired:
+        what = "pairs, which are never split" if store.paired else "something else"
+        raise DataError(f"windows are those of a label or number of a long text; this model is one of {what}")
     maker = trained.maker()
-    found: dict[tuple[int, int], np.ndarray] = {}
+    found: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
     device = using.device
     autocast = torch.autocast(device.type, using.autocast, enabled=using.autocast != torch.float32)
     with torch.inference_mode(), autocast:
@@ -136,17 +139,20 @@ def answers_of_windows(using: Predictor, rows: Sequence[Row], store: TokenStore)
             output = using.model(batch.to(device))
             assert output.logits is not None
             given = probabilities(trained.task, output.logits.float().cpu().numpy())
-            found |= zip(zip(batch.uids.tolist(), batch.parts.tolist()), given)
+            # Triples that are written behind a text are none of its tokens.
+            sizes = batch.layout.without_branches().lengths.cpu().numpy() - maker.around.single_size
+            found |= zip(zip(batch.uids.tolist(), batch.parts.tolist()), zip(given, sizes.tolist()))
     told: list[list[dict[str, Any]]] = []
     for row, encoded in enumerate(trained.tokenizer.encode_batch([one.text for one in rows])):
-        total = encoded.ids.size
-        room = maker.max_length - maker.around.single_size
-        pieces = split_pieces(total, room) if maker.long == "split" and not store.paired else [(0, min(total, room))]
         starts, stops = encoded.offsets[:, 0], np.maximum.accumulate(encoded.offsets[:, 1])
-        windows = []
-        for part, (begin, end) in enumerate(pieces if total else [(0, 0)]):
-            place = {"start": int(starts[begin]), "stop": int(stops[end - 1])} if end else {"start": 0, "stop": 0}
-            windows.append({**place, **_told(trained.task.kind, trained.task.labels, found[row, part])})
+        windows, begin = [], 0
+        while (row, len(windows)) in found:
+            said, size = found[row, len(windows)]
+            place = {"start": 0, "stop": 0}
+            if size:
+                place = {"start": int(starts[begin]), "stop": int(stops[begin + size - 1])}
+            windows.append({**place, **_told(trained.task.kind, trained.task.labels, said)})
+            begin += size
         told.append(windows)
     return told
 

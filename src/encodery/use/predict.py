@@ -16,18 +16,23 @@ from encodery.batch import Batch, States
 from encodery.bricks.inference import PrecisionInUse, can_prepare, prepare_for_use
 from encodery.bricks.memory import keep_memory
 from encodery.bricks.pooling import Pooling
+from encodery.data.composing import composer, samples_of_row
 from encodery.data.corpus import sample_lengths
 from encodery.data.loader import Loader, Place, Prefetched, StoredWindows
 from encodery.data.packing import longest_row, rounded_budget
+from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
-from encodery.errors import DataError, WeightsError, nearest
+from encodery.errors import ConfigError, DataError, WeightsError, nearest
 from encodery.evaluation.text_vectors import TextVectors, text_vectors
+from encodery.heads.generation_options import GenerationConfig
 from encodery.heads.late_interaction import TokenReadout
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
 from encodery.use.answers import Text
+from encodery.use.pointing import answers_of_windows
 from encodery.use.tasks import answerer_of
+from encodery.use.writing import generation_of
 
 # Texts that are tokenised, packed and answered together: memory stays flat however many come.
 TEXTS_AT_ONCE = 8192
@@ -42,6 +47,9 @@ class Predictor:
     precision: PrecisionInUse = "fp32"
     batch_tokens: int = 4096
     dimension: int | None = None
+
+    generation: GenerationConfig | None = None
+    """How a model that writes does it; None: as its recipe says."""
 
     def __post_init__(self) -> None:
         keep_memory()
@@ -62,24 +70,51 @@ class Predictor:
         return self.trained.model.device
 
     def predict(
-        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None
+        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None, windows: bool = False
     ) -> list[dict[str, Any]]:
         """One answer a text, in order; see `stream`."""
-        return list(self.stream([texts] if isinstance(texts, str) else texts, top=top, prompt=prompt))
+        given: Iterable[Any] = [texts] if isinstance(texts, str | dict) else texts
+        return list(self.stream(given, top=top, prompt=prompt, windows=windows))
 
     def stream(
-        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None
+        self, texts: Iterable[Text], *, top: int | None = None, prompt: str | None = None, windows: bool = False
     ) -> Iterator[dict[str, Any]]:
         """Answer texts (or pairs of texts) as they come, however many there are.
 
         What an answer holds is a matter of the task: see the answerers of use/answers.py. `prompt` names one of the
         model's prompts, which is put before each text; by default the one the model always uses, if any, and "" is
-        none. Raises DataError for what is no text and for an unknown prompt, WeightsError for a model without an answer
-        (one that is only pretrained: use `embed`).
+        none. With `windows` each answer to a text that may be long says under "windows" what each part of it was taken
+        for (use/pointing.py). Raises DataError for what is no text and for an unknown prompt, WeightsError for a model
+        without an answer (one that is only pretrained: use `embed`).
         """
         self.answerer.check()
+        if windows and (self.trained.task.prompt if prompt is None else prompt):
+            raise DataError("windows and a prompt: the places would be those of the text with the prompt before it")
         for rows, store in self._blocks_of(self._prompted(texts, prompt)):
-            yield from self.answerer.answers(self, rows, store, top)
+            answers = self.answerer.answers(self, rows, store, top)
+            if windows:
+                parts = answers_of_windows(self, rows, store)
+                answers = ({**answer, "windows": part} for answer, part in zip(answers, parts))
+            yield from answers
+
+    def write(self, texts: Iterable[Text], **options: Any) -> list[str]:
+        """What the model writes for each text, or as a language model on from it, in order.
+
+        `options` are those of heads/generation_options.py (beam, length_penalty, sample, temperature, top_k, top_p,
+        seed, max_tokens, ...), over what the model's recipe says. Raises ConfigError for options that cannot be, and for a
+        model that does not write.
+        """
+        if self.trained.task.kind not in ("write", "causal"):
+            raise ConfigError(
+                f"this model does not write: it was trained to {self.trained.task.kind}",
+                expected="a model of objective.kind write or causal",
+                fix="ask it with predict or embed",
+            )
+        before, self.generation = self.generation, generation_of(self.trained.task, options)
+        try:
+            return [answer["text"] for answer in self.stream([texts] if isinstance(texts, str) else texts)]
+        finally:
+            self.generation = before
 
     def embed(self, texts: Iterable[Text], *, normalise: bool = True, prompt: str | None = None) -> np.ndarray:
         """One vector a text, (texts, D) float32, in order; of length 1 when `normalise`. Pooled as the model's readout
@@ -185,6 +220,9 @@ class Predictor:
         maker = self.trained.maker()
         budget = rounded_budget(self.batch_tokens, maker.max_length)
         lengths = sample_lengths(store, maker)
+        if composer(maker.compose).together:
+            # All texts of a row stand in one batch, however many they are.
+            budget = max(budget, longest_row(_longest_together(store, maker)))
         if lengths.sum() < budget:
             # A batch no larger than these few texts need; powers of two, so that there are few shapes to get used to.
             maker = replace(maker, max_length=min(maker.max_length, int(lengths.max(initial=4))))
@@ -215,6 +253,13 @@ class Predictor:
             for batch, _ in self.loader(store).epoch(Place()):
                 add(batch)
         return (total / weight[:, None]).astype(np.float32)
+
+
+def _longest_together(store: TokenStore, maker: SampleMaker) -> int:
+    """Tokens of the row whose samples have most of them."""
+    counts = LengthCounts()
+    totals = (sum(one.ids.size for one in samples_of_row(store, maker, row, counts)) for row in range(store.rows))
+    return max(totals, default=4)
 
 
 def load(folder: str | Path, *, precision: str = "fp32", dimension: int | None = None) -> Predictor:

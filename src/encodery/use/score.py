@@ -26,7 +26,7 @@ from encodery.model import count
 from encodery.use.predict import Predictor, load
 
 _COLUMNS = ("text", "pair", "label")
-_BESIDE = ("negatives", "answers", "choices", "tags", "spans")
+_BESIDE = ("target", "negatives", "answers", "choices", "tags", "spans")
 """Columns of fields that a row may carry: they are read as in training."""
 
 
