@@ -3,7 +3,8 @@
 Each variant is one change to the same encoder. All read the same text in the same order for the same number of tokens
 (masked words, then the labels of agnews for one epoch) with the same recipe. The table has the masked-word loss, the
 accuracy on validation and test rows, and what it costs. $ENCODERY_DATA names the folder of the data sets. Rows of
-variants that are not run anew are kept; --list prints the names.
+variants that are not run anew are kept; --list prints the names. --pace measures the pace of all rows, each in turns
+with the default, and needs a machine that does nothing else; the other figures do not depend on what else runs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from encodery.config import load_config
+from encodery.training.loop import Fit
+from encodery.training.preview import prepare
+from encodery.training.preview_model import stages_of
+from encodery.training.recipe import Recipe
+
 HERE = Path(__file__).parent
 FIGURES, TABLE = HERE / "results.json", HERE / "RESULTS.md"
 WORK = Path("runs/options").resolve()
+STEPS, ROUNDS = 20, 5
 
 RECIPE = """\
 name: {name}
@@ -52,7 +62,8 @@ Made by `python bench/options/run.py`. {tokens} M tokens of masked words on the 
 then one epoch of its labels, from scratch: 3 blocks of 256 numbers, one seed, but for the rows that say otherwise. Same
 text, order, budget and recipe for all; rates were not tuned for any. Loss is that of masked words on validation text,
 accuracy in percent; the interval (95 %, bootstrap) is that of the test rows and does not hold the chance of the seed,
-for which compare the three seeds of the default. Pace is that of pretraining, as a ratio to the default.
+for which compare the three seeds of the default. Pace is that of pretraining, as a ratio to the default, both trained
+in turns, the median of {rounds} turns.
 
 {date}, {hardware}, {versions}.
 
@@ -116,13 +127,11 @@ def run(name: str, pretrain_tokens: float) -> dict[str, Any]:
     record = json.loads((folder / "run" / "metrics.json").read_text(encoding="utf-8"))
     first = _journal(folder / "run" / "pretrained" / "journal.jsonl")
     own = _journal(folder / "run" / "journal.jsonl")
-    steps = [row for row in first if row.get("kind") == "step"]
     validations = [row for row in first if "validation_loss" in row]
     return {
         "loss": validations[-1]["validation_loss"],
         "dev": max(row["metric"] for row in own if "metric" in row),
         "test": record["metrics"]["accuracy"],
-        "tokens_per_second": (steps[-1]["tokens"] - steps[4]["tokens"]) / (steps[-1]["seconds"] - steps[4]["seconds"]),
         "parameters": record["parameters"],
         "minutes": (time.time() - begin) / 60,
         "pretrain_tokens": pretrain_tokens,
@@ -132,6 +141,31 @@ def run(name: str, pretrain_tokens: float) -> dict[str, Any]:
     }
 
 
+def pace(name: str) -> float:
+    """Tokens a second of the variant's pretraining over those of the default, the two trained in turns."""
+    fits = [fit_of("default"), fit_of(name)]
+    ratios = []
+    for turn in range(ROUNDS + 1):
+        found = []
+        for fit in fits:
+            until, tokens, begin = fit.state.step + STEPS, fit.state.tokens, time.perf_counter()
+            fit.stopping = lambda fit=fit, until=until: fit.state.step >= until
+            fit.advance()
+            found.append((fit.state.tokens - tokens) / (time.perf_counter() - begin))
+        if turn:  # the first turn meets every shape for the first time
+            ratios.append(found[1] / found[0])
+    return float(np.median(ratios))
+
+
+def fit_of(name: str) -> Fit:
+    """The pretraining of a variant, ready to go on for ever."""
+    folder = WORK / "pace"
+    file = folder.with_suffix(".yaml")
+    file.write_text(recipe_of(name, folder, 1000.0), encoding="utf-8")
+    resolved = load_config(Recipe, file, [], environment={})
+    return prepare(resolved, stages_of(resolved.config)[0]).fit
+
+
 def _journal(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
@@ -139,18 +173,19 @@ def _journal(file: Path) -> list[dict[str, Any]]:
 def write(found: dict[str, dict[str, Any]]) -> None:
     """The table, and the figures behind it."""
     FIGURES.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    plain = found.get("default", {}).get("tokens_per_second")
     lines = []
     for name in (name for name in VARIANTS if name in found):
         row = found[name]
         test = row["test"]
         said = f"{100 * test['value']:.1f} ({100 * test['low']:.1f} to {100 * test['high']:.1f})"
-        pace = f"{row['tokens_per_second'] / plain:.2f}" if plain else ""
+        pace = f"{row['pace']:.2f}" if "pace" in row else ""
         size = f"{row['parameters'] / 1e6:.2f}"
         lines.append(f"| {name} | {row['loss']:.3f} | {100 * row['dev']:.1f} | {said} | {pace} | {size} |")
     some = next(iter(found.values()))
     versions = ", ".join(f"{package} {version}" for package, version in some["versions"].items())
-    text = HEAD.format(tokens=some["pretrain_tokens"], date=some["date"], hardware=some["hardware"], versions=versions)
+    text = HEAD.format(
+        tokens=some["pretrain_tokens"], rounds=ROUNDS, date=some["date"], hardware=some["hardware"], versions=versions
+    )
     TABLE.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -159,6 +194,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help="by default all")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--missing", action="store_true", help="only those that have no row yet")
+    parser.add_argument("--pace", action="store_true", help="measure the pace of the rows that are there")
     parser.add_argument("--pretrain-tokens", type=float, default=1.5, help="millions of tokens before the labels")
     asked = parser.parse_args()
     if asked.list:
@@ -173,6 +209,12 @@ def main() -> None:
         corpus = Path(os.environ["ENCODERY_DATA"]).resolve() / "agnews" / "train.jsonl"
         command = [sys.executable, "-m", "encodery", "tokenizer", str(corpus), "--text", "text", "--vocab-size", "8000"]
         subprocess.run([*command, "--output", str(WORK)], check=True)
+    if asked.pace:
+        for name in [name for name in (asked.variants or VARIANTS) if name in found]:
+            found[name]["pace"] = pace(name)
+            write(found)
+            print(f"{name}: {found[name]['pace']:.2f}", flush=True)
+        return
     for name in asked.variants or VARIANTS:
         if asked.missing and name in found:
             continue
