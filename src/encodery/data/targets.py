@@ -36,7 +36,7 @@ MOSTLY_UNKNOWN = 0.5
 """A target of which more than this share of the tokens is unknown cannot be learned."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TargetField:
     """The column of the target (data/fields.py, Field): a text, or a list of texts that are all right. The first one is
     learned; against all of them what was written is scored. A source that is a list of sentences becomes one text."""

@@ -101,8 +101,8 @@ class Predictor:
         """What the model writes for each text, or as a language model on from it, in order.
 
         `options` are those of heads/generation_options.py (beam, length_penalty, sample, temperature, top_k, top_p,
-        seed, max_tokens, ...), over what the model's recipe says. Raises ConfigError for options that cannot be, and for a
-        model that does not write.
+        seed, max_tokens, ...), over what the model's recipe says. Raises ConfigError for options that cannot be, and
+        for a model that does not write.
         """
         if self.trained.task.kind not in ("write", "causal"):
             raise ConfigError(

@@ -7,6 +7,7 @@ from encodery.use.answers import Answerer, ClassAnswerer, ClassesAnswerer, Numbe
 from encodery.use.closeness import BelongingAnswerer, CandidateAnswerer, ClosenessAnswerer, GradeAnswerer
 from encodery.use.pointing import ChoiceAnswerer, QuestionAnswerer, RankAnswerer
 from encodery.use.tagging import TagAnswerer
+from encodery.use.writing import ContinuingAnswerer, WritingAnswerer
 
 ANSWERERS: dict[str, type[Answerer]] = {
     "classify": ClassAnswerer,
@@ -16,6 +17,8 @@ ANSWERERS: dict[str, type[Answerer]] = {
     "answer": QuestionAnswerer,
     "choose": ChoiceAnswerer,
     "tag": TagAnswerer,
+    "write": WritingAnswerer,
+    "causal": ContinuingAnswerer,
 }
 
 
