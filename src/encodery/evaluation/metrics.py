@@ -56,6 +56,7 @@ MEANINGS: dict[str, Meaning] = {
     "rouge_2": Meaning("ROUGE-2", "higher", "F of the pairs of words shared with the nearest reference"),
     "rouge_l": Meaning("ROUGE-L", "higher", "F of the longest sequence of words shared with the nearest reference"),
     "written_exactly": Meaning("written exactly", "higher", "share of texts that are one of the references"),
+    "next_accuracy": Meaning("next-token accuracy", "higher", "share of tokens guessed from those before them"),
     "perplexity": Meaning("perplexity", "lower", "between how many tokens it is torn: e to the mean surprise in nats"),
     "bits_per_byte": Meaning(
         "bits per byte", "lower", "surprise in bits for each byte of UTF-8, ends of texts counted"
