@@ -165,6 +165,13 @@ class Batch:
     target: Batch | None = None
     views: tuple[Batch, ...] = ()
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens of the rows the batch stands for: also those that noise has taken away, which leaves the
+        sizes that documents had in `truth["sizes"]` (N,)."""
+        sizes = self.truth.get("sizes")
+        return self.layout.real_tokens if sizes is None else int(sizes.sum())
+
     def to(self, device: torch.device) -> Batch:
         if self.layout.document.device == device:
             return self

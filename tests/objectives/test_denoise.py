@@ -100,6 +100,7 @@ def test_shapes_stay_and_short_texts_are_left_out(noise: str) -> None:
         done = objective(noise=noise).prepare(batch, np.random.default_rng(seed), 0.0)
         assert done.target is not None and torch.equal(batch.values["ids"], before)
         assert torch.equal(done.layout.starts, done.target.layout.starts)
+        assert done.tokens == sum(lengths) + 6 >= done.layout.real_tokens  # what was read, not what noise has left
         shapes.add((done.values["ids"].shape, done.target.values["ids"].shape, done.target.truth["target"].shape))
         for number, size in enumerate(lengths):
             asked = (done.target.truth["target"][done.target.layout.document == number] != IGNORED).any()

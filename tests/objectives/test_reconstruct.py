@@ -240,6 +240,7 @@ def test_shapes_do_not_depend_on_the_texts(method: str, asked: float) -> None:
         batch = batch_of([[ids] for ids in framed(lengths)], 32)
         done = judge.prepare(batch, np.random.default_rng(seed), 0.0)
         shapes.add(tuple((name, tuple(done.truth[name].shape)) for name in sorted(done.truth)))
+        assert done.tokens == sum(lengths) + 6 >= done.layout.real_tokens  # what was read, not what noise has left
         possible = sum(lengths) + (3 if method == "tsdae" else 0)
         assert abs(int((done.truth["write"] != IGNORED).sum()) - asked * possible) <= 1
     assert len(shapes) == 1

@@ -124,7 +124,8 @@ class Denoise:
             else:
                 sources.append((ids[places], places))
                 targets.append(ids[places])
-        return replace(laid(batch, sources), target=self._target(batch, targets, asked))
+        truth = {**batch.truth, "sizes": layout.lengths}
+        return replace(laid(batch, sources), truth=truth, target=self._target(batch, targets, asked))
 
     def loss(self, output: Output, batch: Batch) -> Loss:
         """Cross-entropy of the tokens to be written, in nats; `correct` counts those written right."""

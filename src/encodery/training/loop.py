@@ -212,7 +212,7 @@ class Fit:
             empty = True
             for batch, following in self.loader.epoch(place, progress):
                 empty = False
-                tokens += batch.layout.real_tokens
+                tokens += batch.tokens
                 fed += 1
                 yield batch, following
             if empty and place.window == 0:
@@ -242,7 +242,7 @@ class Fit:
             for name, value in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + float(value) / len(losses)
         for batch, following in batches:
-            state.tokens += batch.layout.real_tokens
+            state.tokens += batch.tokens
             state.positions += batch.layout.positions
             state.place = following
         share, norm = 0.0, math.nan

@@ -11,7 +11,9 @@ from encodery.data.sentences import SENTENCE
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
+from encodery.heads.generation_options import GenerationConfig
 from encodery.heads.options import ReadoutConfig, SeveralReadoutConfig
+from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.contrastive_options import ContrastConfig
 from encodery.objectives.denoise import Denoise, DenoiseConfig
@@ -24,6 +26,14 @@ from encodery.objectives.replaced import Replaced, ReplacedConfig
 from encodery.objectives.several import Several, SeveralConfig
 from encodery.trained import Task, Trained
 
+WRITING = {
+    "metric": "bleu",
+    "bleu_tokenizer": "13a",
+    "generation": GenerationConfig().model_dump(mode="json"),
+    "tried": 0,
+    "most_tokens": None,
+}
+"""How a denoised model writes when it is asked to."""
 TITLES = {
     "masked": "masked words",
     "knowledge": "masked words and triples",
@@ -90,6 +100,8 @@ def unlabelled_objective(
         return Distil(config, teacher.model), None
     if isinstance(config, ContrastConfig):
         return Contrastive(config), None
+    if isinstance(config, CausalConfig):
+        return Causal(config, max_length), None
     return _of_vocabulary(config, tokenizer.vocab_size, tokenizer.mask_id, frozenset(tokenizer.special_ids)), None
 
 
@@ -104,6 +116,8 @@ def unlabelled_readout(config: Any, base: Path) -> ReadoutConfig:
         return Distil(config, teacher.model).readout()
     if isinstance(config, ContrastConfig):
         return Contrastive(config).readout()
+    if isinstance(config, CausalConfig):
+        return Causal(config, 0).readout()
     return _of_vocabulary(config, 8, 4, frozenset()).readout()
 
 
@@ -124,9 +138,11 @@ def kept_task(config: Any, objective: Any, long: Any) -> Task:
     """What the model that is kept can be asked."""
     if isinstance(config, SeveralConfig):
         return kept_task(config.objectives[0], objective.parts[0], long)
-    if isinstance(config, ContrastConfig):
+    if isinstance(config, ContrastConfig | CausalConfig):
         return objective.task()
-    kinds: dict[str, Any] = {"replaced": "replaced", "autoencode": "vectors", "distil": "vectors", "denoise": "write"}
+    if isinstance(config, DenoiseConfig):
+        return Task("write", long=long, detail=WRITING)
+    kinds: dict[str, Any] = {"replaced": "replaced", "autoencode": "vectors", "distil": "vectors"}
     return Task(kinds.get(config.kind, "masked"), long=long)
 
 
