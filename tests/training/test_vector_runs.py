@@ -170,6 +170,15 @@ def test_simcse_by_itself_and_as_a_first_stage(world: World) -> None:
     assert after.record.main_metric == "mrr_10"
 
 
+def test_hidden_words_are_learned_first_from_each_text_by_itself(world: World) -> None:
+    """More text without pairs can stand beside the pairs."""
+    (world.folder / "more.txt").write_text("the doctor saw the river\n" * 20)
+    first = {"data": [str(world.folder / "more.txt")], "training": {"budget": "3 steps", "batch_tokens": 256}}
+    result = world.run(data=PAIRS, pretrain=first, objective={"kind": "embed"}, training={"budget": "2 steps"})
+    found = json.loads((result.folder / "pretrained" / "metrics.json").read_text(encoding="utf-8"))
+    assert found["data_facts"]["splits"]["train"]["rows"] == 2 * 240 + 20
+
+
 def test_a_stopped_run_goes_on_to_the_same_vectors(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several batches a step, dropout, a learned temperature."""
     given = {

@@ -135,6 +135,24 @@ class DataConfig(Config):
         return self
 
 
+def texts_apart(data: DataConfig) -> DataConfig:
+    """The same data with each text of a pair as a row of its own: what is learned without labels from pairs that are not
+    read together."""
+
+    def apart(sources: list[SourceConfig] | None) -> list[SourceConfig] | None:
+        if sources is None:
+            return None
+        found = []
+        for source in sources:
+            found.append(source.model_copy(update={"pair": None}))
+            if (pair := source.pair or data.pair) is not None:
+                found.append(source.model_copy(update={"pair": None, "text": pair}))
+        return found
+
+    splits = {name: apart(getattr(data, name)) for name in ("train", "validation", "test")}
+    return data.model_copy(update={**splits, "pair": None})
+
+
 def has_split(data: DataConfig, split: Split) -> bool:
     """Whether `read_rows` can give this split."""
     if split == "train":

@@ -26,6 +26,7 @@ from encodery.data.links import Described
 from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.packing import rounded_budget
 from encodery.data.samples import SampleMaker
+from encodery.data.source_config import texts_apart
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
@@ -89,7 +90,9 @@ class Run:
         self.entities.gather(recipe, self.base, start, self.reading().rows)
         if recipe.pretrain is not None:
             start = self._pretrained(recipe.pretrain, start)
-        if isinstance(recipe.objective, Unlabelled):
+        # A language model is measured on its test texts like what is learned from labels, unless its texts stream by.
+        held = isinstance(recipe.objective, CausalConfig) and recipe.data.tokens == "cached"
+        if isinstance(recipe.objective, Unlabelled) and not held:
             return self._masked_run(recipe.objective, recipe.training, start)
         return self._supervised_run(recipe.objective, start)
 
@@ -224,6 +227,7 @@ class Run:
             update={
                 "name": f"{self.recipe.name}-pretrained",
                 "encoder": encoder,
+                "data": texts_apart(self.recipe.data) if self.recipe.objective.compose == "apart" else self.recipe.data,
                 "objective": pretrain.objective,
                 "training": pretrain.training,
                 "pretrain": None,
