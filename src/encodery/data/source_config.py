@@ -136,8 +136,8 @@ class DataConfig(Config):
 
 
 def texts_apart(data: DataConfig) -> DataConfig:
-    """The same data with each text of a pair as a row of its own: what is learned without labels from pairs that are not
-    read together."""
+    """The same data with each text of a pair as a row of its own: what is learned without labels from pairs that are
+    not read together."""
 
     def apart(sources: list[SourceConfig] | None) -> list[SourceConfig] | None:
         if sources is None:
