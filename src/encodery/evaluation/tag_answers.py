@@ -17,8 +17,12 @@ from encodery.heads.crf import Chain, forward_backward, lay_out, marginals, path
 from encodery.heads.tags import TagReadout, units_of
 from encodery.model import Model
 
-_NUMBERS_AT_ONCE = 1 << 22
+_NUMBERS_AT_ONCE = 1 << 20
 """Scores of pairs of tags that the search for the best path looks at in one step."""
+
+
+_NO_CUT = 1 << 40
+"""Tokens to the end of a window where no text is cut off."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,16 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
             position, length = layout.position.cpu()[at].numpy(), layout.lengths.cpu().numpy()[document]
             left = position - len(around.before)
             right = length - len(around.after) - 1 - position
-            left = np.where(place > left, left, np.iinfo(np.int64).max)
-            right = np.where(place + right + 1 < sizes[row], right, np.iinfo(np.int64).max)
-            around_unit = np.minimum(left, right)
+            left = np.where(place > left, left, _NO_CUT)
+            right = np.where(place + right + 1 < sizes[row], right, _NO_CUT)
+            # Of two windows that hold it equally well the first one counts, in whatever order they come.
+            around_unit = 2 * np.minimum(left, right) + (left >= right)
             number = np.searchsorted(flat, starts[row] + place)
-            better = around_unit > context[number]
-            context[number[better]] = around_unit[better]
-            logits[number[better]] = output.logits.float().cpu().numpy()[better]
+            # Windows of one row may stand in one batch: the best comes last, and what is written last stays.
+            order = np.argsort(around_unit, kind="stable")
+            order = order[around_unit[order] > context[number[order]]]
+            context[number[order]] = around_unit[order]
+            logits[number[order]] = output.logits.float().cpu().numpy()[order]
             if output.classes is not None:
                 tokens = layout.lengths.cpu().numpy().astype(np.float64)
                 np.add.at(classes, uids, output.classes.float().cpu().numpy() * tokens[:, None])

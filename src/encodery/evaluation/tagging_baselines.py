@@ -20,7 +20,7 @@ Words = Sequence[Sequence[str]]
 
 LONGEST_ENDING = 4
 HASHED = 1 << 18
-"""Numbers that features are hashed to; half as many where there are many classes, each of which has a weight for all."""
+"""Numbers that features are hashed to; half as many where there are many classes, each with a weight for all."""
 EPOCHS = 5
 MOST_STEPS = 2.5e7
 """Steps (units, times classes, times epochs) of the linear model; with more it learns from fewer texts, and says so."""

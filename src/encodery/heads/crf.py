@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 LOST_BELOW = 700
 """exp of minus this is the smallest that float64 holds, nearly."""
+_FEW = 4
+"""Tags that can come from no more than so many others are looked at together."""
 
 
 class Chain(NamedTuple):
@@ -180,22 +182,28 @@ class _LogPartition(torch.autograd.Function):
 
 
 def viterbi(emission_UC: Tensor, chain: Chain, document_U: Tensor, documents: int) -> tuple[Tensor, Tensor]:
-    """The best path of each document: its tags (U,) and its score (N,); of equal paths that with the lowest numbers
-    read from the end (Viterbi 1967)."""
+    """The best path of each document: its tags (U,) and its score (N,) (Viterbi 1967)."""
     steps = lay_out(document_U, documents)
-    emission = emission_UC.detach().double()
+    emission = emission_UC.detach()
+    emission = emission if emission.dtype == torch.float64 else emission.float()
     units, tags = emission.shape
-    begin, end, between = (part.detach().double() for part in chain)
-    score = emission.new_zeros(documents)
+    begin, end, between = (part.detach().to(emission.dtype) for part in chain)
+    score = torch.zeros(documents, dtype=torch.float64, device=emission.device)
     if not units:
         return document_U.new_zeros(0), score
+    moves = _Moves(between)
     laid = torch.cat([emission, emission.new_zeros(1, tags)])[steps.index[0]]
     best = laid[0] + begin
     came_from = document_U.new_zeros(laid.shape)
+    total = score[steps.order]
     for time, running in enumerate(steps.running[1:], start=1):
-        step, came_from[time, :running] = (best[:running, :, None] + between).max(dim=1)
+        # The best so far is taken off, so that scores stay small and exact however long the document is.
+        highest = best[:running].amax(1, keepdim=True)
+        step, came_from[time, :running] = moves.best(best[:running] - highest)
         best[:running] = step + laid[time, :running]
-    score[steps.order], now = (best + end).max(dim=1)
+        total[:running] += highest[:, 0]
+    last, now = (best + end).max(dim=1)
+    score[steps.order] = total + last
     path = document_U.new_zeros(units + 1)
     # Back in time: a document joins at its last step.
     for time in reversed(range(len(steps.running))):
@@ -204,6 +212,40 @@ def viterbi(emission_UC: Tensor, chain: Chain, document_U: Tensor, documents: in
         if time:
             now[:running] = came_from[time, :running].gather(1, now[:running, None])[:, 0]
     return path[:units], score
+
+
+class _Moves:
+    """Which tags each tag can come from. Tags that can come from the same ones are looked at together, those that can
+    come from few all at once: of the pairs of BIOES three quarters are forbidden and cost nothing."""
+
+    def __init__(self, between: Tensor) -> None:
+        self.tags = len(between)
+        sets, group = torch.unique((between > -torch.inf).T, dim=0, return_inverse=True)
+        self.large: list[tuple[Tensor, Tensor, Tensor]] = []
+        few: list[Tensor] = []
+        for number, members in enumerate(sets):
+            after, before = (group == number).nonzero()[:, 0], members.nonzero()[:, 0]
+            if len(before) <= _FEW:
+                few.append(after)
+            else:
+                self.large.append((after, before, between[before][:, after].T.contiguous()))
+        self.after = torch.cat(few) if few else group[:0]
+        self.score, self.before = between[:, self.after].T.topk(min(_FEW, self.tags), dim=1)
+
+    def best(self, score_NC: Tensor) -> tuple[Tensor, Tensor]:
+        """The best score of each tag after this step and the tag that it comes from, (N, C) each."""
+        value, source = (
+            torch.empty_like(score_NC),
+            torch.zeros(score_NC.shape, dtype=torch.int64, device=score_NC.device),
+        )
+        for after, before, scores in self.large:
+            found, place = (score_NC[:, before][:, None] + scores).max(dim=2)
+            value[:, after], source[:, after] = found, before[place]
+        if len(self.after):
+            found, place = (score_NC[:, self.before] + self.score).max(dim=2)
+            value[:, self.after] = found
+            source[:, self.after] = self.before.expand(len(place), -1, -1).gather(2, place[..., None])[..., 0]
+        return value, source
 
 
 def span_probability(
