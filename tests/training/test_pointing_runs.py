@@ -231,7 +231,6 @@ def test_ordered_labels_from_recipe_to_answer(tmp_path: Path) -> None:
         ("answer", {"objective": {"longest": 0}}, "longest"),
         ("choose", {"data": {"choices": None}}, "data.choices: the column of the options"),
         ("choose", {"data": {"label": None}}, "data.label: the column that says which option is right"),
-        ("choose", {"training": {"batch_tokens": 64}}, "the texts of one row take"),
         ("ordinal", {"objective": {"order": ["poor", "good"]}}, "is not in objective.order"),
         ("ordinal", {"objective": {"order": []}}, "is no number, so its place among the others is not known"),
         ("ordinal", {"objective": {"order": ["poor"]}}, "at least two labels"),
@@ -245,6 +244,13 @@ def test_wrong_recipes(tmp_path: Path, kind: str, changes: dict[str, Any], said:
     assert said in str(caught.value)
 
 
+def test_options_that_fit_no_batch_together_are_refused(tmp_path: Path) -> None:
+    row = {"text": " ".join(FILL), "choices": [" ".join(FILL)] * 11 + ["warm"], "label": 11}
+    write(tmp_path / "train.jsonl", [row] * 8)
+    with pytest.raises(DataError, match=r"the texts of one row take \d+ positions together, a batch has 64"):
+        encodery.train(recipe(tmp_path, "choose", training={"batch_tokens": 64}))
+
+
 def test_rows_that_cannot_be_right_are_counted_with_their_numbers(tmp_path: Path) -> None:
     rng = random.Random(1)
     rows = [question(rng) for _ in range(60)]
@@ -253,7 +259,8 @@ def test_rows_that_cannot_be_right_are_counted_with_their_numbers(tmp_path: Path
     write(tmp_path / "train.jsonl", rows)
     result = encodery.train(recipe(tmp_path, "answer", training={"budget": "2 steps"}))
     bad = {row["why"].split(" (")[0]: row["where"] for row in result.record.data_facts["bad_rows"]}
-    assert bad["an answer does not stand where its offset says"] == "train.jsonl:7, train.jsonl:9"
+    places = bad["an answer does not stand where its offset says"].split(", ")
+    assert [place.split("/")[-1] for place in places] == ["train.jsonl:7", "train.jsonl:9"]
     with pytest.raises(DataError, match="nor anywhere in the text: correct it"):
         encodery.train(recipe(tmp_path, "answer", data={"bad_rows": "refuse"}, output=str(tmp_path / "other")))
 
