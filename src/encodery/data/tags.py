@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ class Detected:
     misfits: int
 
 
+@lru_cache(maxsize=1 << 16)
 def parse(tag: str) -> tuple[str, str]:
     """(letter, label) of a tag of a scheme; the letter is one of O B I E S (M is I, L is E, U is S). What is no tag of
     a scheme is as O."""
