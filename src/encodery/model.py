@@ -16,6 +16,7 @@ from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig, VisionConfig
 from encodery.frontends.text import TextFrontend
 from encodery.frontends.vision import VisionFrontend
+from encodery.heads.decoder import Decoder
 from encodery.heads.decoder_options import DecoderConfig
 from encodery.heads.kinds import make_readout
 from encodery.heads.options import (
@@ -146,6 +147,9 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
     if isinstance(model.readout, WordReadout):
         shared = "matrix shared" if model.readout.words is None else "matrix of its own"
         rows.append(PartCost(f"readout (words, {shared})", count(model.readout), model.readout.flops(mask_share)))
+    elif isinstance(model.readout, Decoder):
+        size = count(model.readout)
+        rows.append(PartCost("decoder (per token of the target)", size, 2.0 * (size + model.readout.borrowed)))
     elif isinstance(model.readout, OwnPass):
         rows += [PartCost(*row) for row in model.readout.costs(length, mask_share)]
     else:

@@ -33,6 +33,7 @@ TaskKind = Literal[
     "rank",
     "embed",
     "write",
+    "causal",
 ]
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from encodery.bricks.choices import ActivationName
 from encodery.config import Config
 from encodery.encoders.options import TransformerConfig, unfitting_heads
-from encodery.encoders.recurrent import CellName, RecurrentConfig
+from encodery.encoders.recurrent_options import CellName, RecurrentConfig
 
 LevelName = Literal["transformer", "recurrent"]
 _SHARED = ("width", "norm", "norm_epsilon", "drop_rate")

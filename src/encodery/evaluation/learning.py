@@ -16,6 +16,7 @@ from encodery.heads.autoencode import AutoencodeOutput, AutoencodeReadout
 from encodery.heads.replaced import ReplacedOutput
 from encodery.heads.several import SeveralOutput, SeveralReadout
 from encodery.model import Model
+from encodery.objectives.causal import Causal
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.cross_entropy import cross_entropy
 from encodery.objectives.denoise import Denoise
@@ -26,7 +27,7 @@ from encodery.objectives.reconstruct import Autoencode
 from encodery.objectives.replaced import Replaced
 from encodery.objectives.several import Several
 
-Learned = Masked | Replaced | Ordered | Autoencode | Denoise | Distil | Contrastive | Several
+Learned = Masked | Causal | Replaced | Ordered | Autoencode | Denoise | Distil | Contrastive | Several
 MOST_BATCHES = 200
 
 
@@ -71,6 +72,8 @@ class Tally:
             return {**parts, "told_auroc": auroc, "loss": loss, "score": -parts.get("generator_loss", loss)}
         if isinstance(objective, Autoencode | Denoise):
             return {**parts, "written_accuracy": right, "loss": loss, "score": -loss}
+        if isinstance(objective, Causal):
+            return {"next_accuracy": right, "loss": loss, "score": -loss}
         if isinstance(objective, Distil):
             return {**parts, "loss": loss, "score": -loss}
         if isinstance(objective, Contrastive):
@@ -92,6 +95,7 @@ def headline(objective: Learned) -> str:
         ]
     names: dict[type, str] = {
         Replaced: "told_auroc",
+        Causal: "next_accuracy",
         Ordered: "order_accuracy",
         Autoencode: "vector_gain",
         Denoise: "written_accuracy",

@@ -17,7 +17,7 @@ RunKind = Literal[
     "ordinal",
     "answers",
     "choices",
-    "writing",
+    "writing", "language",
     "vectors",
     "ranking",
     "tagging",

@@ -78,6 +78,7 @@ def _summary(record: RunRecord) -> list[str]:
         "classification": f"classification into {len(record.labels)} labels" if record.labels else "classification",
         "multilabel": f"any of {len(record.labels)} labels" if record.labels else "several labels a text",
         "regression": "a number for every text",
+        "language": "a language model",
         "writing": "a text written for every text",
         "ordinal": f"one of {len(record.labels)} labels that have an order",
         "answers": "answers that stand in the text, or none",

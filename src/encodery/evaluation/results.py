@@ -28,7 +28,7 @@ RUN_KIND: dict[str, RunKind] = {
     "answer": "answers",
     "choose": "choices",
     "write": "writing",
-    "causal": "pretraining",
+    "causal": "language",
     "embed": "vectors",
     "rank": "ranking",
     "tag": "tagging",

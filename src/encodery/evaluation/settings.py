@@ -8,7 +8,9 @@ from pydantic import Field
 
 from encodery.config import Config
 
-Compared = Literal["majority", "tfidf", "bm25", "copy", "first_sentence", "memory", "word", "linear", "scratch"]
+Compared = Literal[
+    "majority", "tfidf", "bm25", "copy", "first_sentence", "memory", "unigram", "word", "linear", "scratch"
+]
 """Names of simple models; which of them fit is a matter of the task (evaluation/judges.py)."""
 
 
@@ -20,7 +22,8 @@ class EvaluationConfig(Config):
     rows, or its cosine where texts are compared; bm25: BM25 where texts are searched; word: the commonest tag of each
     word; linear: a linear model on words, affixes and neighbours; scratch: the same encoder, trained the same way,
     without the weights it started from. For texts that are written copy: the source itself; first_sentence: of the
-    source; memory: the target of the most similar training source. None: all simple models that fit the task."""
+    source; memory: the target of the most similar training source. For language models unigram:
+    each token by how often it comes. None: all simple models that fit the task."""
     resamples: int = Field(default=1000, ge=100, le=100_000)
     """Bootstrap resamples behind each 95 % interval."""
     errors: int = Field(default=20, ge=0, le=1000)

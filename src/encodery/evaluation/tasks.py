@@ -8,6 +8,7 @@ from encodery.evaluation.choice_judge import ChoiceJudge
 from encodery.evaluation.closeness import ClosenessJudge, SearchJudge
 from encodery.evaluation.documents import DocumentJudge
 from encodery.evaluation.judges import Judge
+from encodery.evaluation.language import LanguageJudge
 from encodery.evaluation.question_judge import QuestionJudge
 from encodery.evaluation.rank_judge import RankJudge
 from encodery.evaluation.tagging import TagJudge
@@ -17,6 +18,8 @@ from encodery.trained import Task
 
 def judge_of(task: Task, tokenizer: Tokenizer) -> Judge:
     """Who judges the answers to this task; the tokenizer is for those who read texts."""
+    if task.kind == "causal":
+        return LanguageJudge(task, tokenizer)
     if task.kind == "write":
         return WritingJudge(task, tokenizer)
     if task.kind in ("classify", "multilabel", "regress"):

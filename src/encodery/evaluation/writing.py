@@ -18,7 +18,15 @@ from encodery.evaluation.intervals import Metric
 from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.evaluation.texts import TextCounts, count_texts, score_surprise, score_texts, utf8_sizes
+from encodery.evaluation.texts import (
+    BleuTokenizer,
+    TextCounts,
+    bleu_tokenizer,
+    count_texts,
+    score_surprise,
+    score_texts,
+    utf8_sizes,
+)
 from encodery.evaluation.writing_baselines import RuleTexts, copied, first_sentences, from_memory
 from encodery.heads.decoder import Decoder
 from encodery.heads.generation_options import GenerationConfig
@@ -56,12 +64,12 @@ class WritingJudge(Judge):
 
     @property
     def main_metric(self) -> str:
-        return self.task.detail["metric"]
+        return self.task.detail.get("metric", "bleu")
 
     @property
     def options(self) -> GenerationConfig:
         """How texts are written."""
-        return GenerationConfig() if self.glancing else GenerationConfig(**self.task.detail["generation"])
+        return GenerationConfig() if self.glancing else GenerationConfig(**self.task.detail.get("generation", {}))
 
     def glance(self) -> Judge:
         return WritingJudge(self.task, self.source_tokenizer, glancing=True)
@@ -69,14 +77,14 @@ class WritingJudge(Judge):
     def found(self, model: Model, held: HeldRows, loader: Loader, dtype: torch.dtype) -> WrittenRows:
         assert isinstance(model.readout, Decoder)
         if not isinstance(loader, TargetLoader):
-            frame = TargetFrame.of(self.tokenizer, self.task.detail["most_tokens"] or model.readout.max_length)
+            frame = TargetFrame.of(self.tokenizer, self.task.detail.get("most_tokens") or model.readout.max_length)
             shape = shape_of(held.store, loader.maker, frame, loader.budget)
             shared = {part.name: getattr(loader, part.name) for part in fields(Loader)}
             loader = TargetLoader(**shared, frame=frame, shape=shape)
         nats, tokens = surprise_of_targets(model, loader, held.store.rows, dtype)
         rows = np.arange(held.store.rows)
         if self.glancing:
-            wanted = min(self.task.detail["tried"], rows.size)
+            wanted = min(self.task.detail.get("tried", 200), rows.size)
             rows = np.unique(np.linspace(0, rows.size - 1, wanted).astype(int)) if wanted else rows[:0]
         sources = loader.samples(held.store, rows)
         given = (self.tokenizer, self.options, loader.pad_id, dtype)
@@ -128,7 +136,7 @@ class WritingJudge(Judge):
             made.append(from_memory(train.texts, [right[0] for right in _references(train)], scored.texts))
         found = []
         for rule in made:
-            counts = count_texts(rule.texts, _references(scored), self.task.detail["bleu_tokenizer"])
+            counts = count_texts(rule.texts, _references(scored), self._bleu_tokenizer(scored))
             metrics = score_texts(counts, rng=np.random.default_rng(seed), resamples=evaluation.resamples)
             found.append(ComparisonRow(rule.name, metrics[self.main_metric], 0, rule.seconds, rule.note))
         return found
@@ -171,10 +179,14 @@ class WritingJudge(Judge):
             )
         return said
 
+    def _bleu_tokenizer(self, held: HeldRows) -> BleuTokenizer:
+        kept = self.task.detail.get("bleu_tokenizer")
+        return kept or bleu_tokenizer([right[0] for right in _references(held)])
+
     def _counts(self, found: WrittenRows, held: HeldRows) -> TextCounts:
         references = _references(held)
         chosen = [references[number] for number in found.tried.tolist()]
-        return count_texts(found.texts, chosen, self.task.detail["bleu_tokenizer"])
+        return count_texts(found.texts, chosen, self._bleu_tokenizer(held))
 
 
 def _references(held: HeldRows) -> list[tuple[str, ...]]:

@@ -108,6 +108,12 @@ class Decoder(nn.Module):
         assert self.config.stack is not None
         return self.config.stack.max_length
 
+    @property
+    def borrowed(self) -> int:
+        """Numbers of the output matrix that belong to another part of the model."""
+        shared = self.words is None and self.matrix is None
+        return self.vocab_size * self._frontend[0].width if shared else 0
+
     def initialise(self, generator: torch.Generator) -> None:
         self.stack.initialise(generator)
         for part in (self.narrow, self.pointer):

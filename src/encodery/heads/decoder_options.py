@@ -10,7 +10,7 @@ from encodery.config import Config
 from encodery.encoders.hierarchical_options import HierarchicalConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.pattern_rules import PatternName
-from encodery.encoders.recurrent import RecurrentConfig
+from encodery.encoders.recurrent_options import RecurrentConfig
 
 
 class CausalTransformerConfig(TransformerConfig):

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from encodery.batch import Batch, Output
 from encodery.config import Config
+from encodery.data.fields import Field as DataField
+from encodery.data.sources import DataConfig, Labels
 from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.recurrent import RecurrentConfig
+from encodery.heads.generation_options import GenerationConfig
 from encodery.heads.options import WordReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 from encodery.objectives.masked import Loss
+from encodery.trained import Task
 
 
 class CausalConfig(Config):
     """A language model: an encoder that sees only what stands before, and the next token at each position."""
 
     kind: Literal["causal"] = "causal"
+    generation: GenerationConfig = GenerationConfig(sample=True, top_p=0.9)
+    """How it goes on from a prompt when nothing else is asked for."""
+    compose: ClassVar[str] = "joined"
+
+    @property
+    def labels(self) -> Labels:
+        """What the rows need as their label."""
+        return "none"
+
+    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+        """What the rows need beside their text."""
+        del data
+        return ()
 
 
 def forward_problem(encoder: EncoderConfig) -> str:
@@ -50,6 +67,10 @@ class Causal:
 
     def readout(self) -> WordReadoutConfig:
         return WordReadoutConfig()
+
+    def task(self) -> Task:
+        """What is needed to go on from a prompt."""
+        return Task("causal", detail={"generation": self.config.generation.model_dump(mode="json")})
 
     def prepare(self, batch: Batch, rng: np.random.Generator, progress: float) -> Batch:
         """`truth` gets `at` (P,), every position, and `target` (P,), the token that follows there."""

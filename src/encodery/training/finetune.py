@@ -21,6 +21,7 @@ from encodery.evaluation.results import Contender, base_record, contender_row, d
 from encodery.evaluation.tasks import judge_of
 from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model, count, without_companions
+from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.choices import Choices, ChoicesConfig
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.contrastive_options import EmbedConfig
@@ -54,7 +55,7 @@ class Labelled(Objective, Protocol):
 class Finetuning:
     """The supervised part of a Run. `start` is what the encoder begins from, None for fresh weights."""
 
-    def __init__(self, run: Run, config: LabelledConfig, start: Trained | None) -> None:
+    def __init__(self, run: Run, config: LabelledConfig | CausalConfig, start: Trained | None) -> None:
         self.run = run
         self.config = config
         self.start = start
@@ -70,7 +71,9 @@ class Finetuning:
         self.text = run.training_text(self.reading, self.tokenizer)
         self.store: TokenStore = self.text.known
         # Before the other rows are read: it may number the labels anew.
-        self.objective = make_objective(config, self.store, tokenizer_of_targets(self.reading, self.tokenizer))
+        self.objective = make_objective(
+            config, self.store, tokenizer_of_targets(self.reading, self.tokenizer), run.max_length
+        )
         self.validation = self._held("validation")
         self.test = self._held("test")
         if self.validation is None and self.test is None:
@@ -236,8 +239,12 @@ def compared_with(wanted: Sequence[str] | None, judge: Judge, kind: str) -> list
     return list(wanted)
 
 
-def make_objective(config: LabelledConfig, store: TokenStore, tokenizer: Tokenizer) -> Labelled:
+def make_objective(
+    config: LabelledConfig | CausalConfig, store: TokenStore, tokenizer: Tokenizer, max_length: int
+) -> Labelled:
     """The objective of a recipe for the training rows."""
+    if isinstance(config, CausalConfig):
+        return Causal(config, max_length)
     if isinstance(config, WritingConfig):
         return writing_objective(config, store, tokenizer)
     del tokenizer

@@ -126,7 +126,7 @@ def _objective(run: Run, reading: Reading, store: TokenStore, tokenizer: Tokeniz
     """The objective, and the entities that it learns beside the rows."""
     config = run.recipe.objective
     if isinstance(config, LabelledConfig):
-        return make_objective(config, store, tokenizer), None
+        return make_objective(config, store, tokenizer, run.max_length), None
     return unlabelled_objective(config, reading, tokenizer, run.max_length)
 
 

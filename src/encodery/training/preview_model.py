@@ -17,6 +17,7 @@ from encodery.heads.options import DocumentReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
 from encodery.objectives.knowledge import KnowledgeMaskedConfig, link_readout
 from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.objectives.writing import WritingConfig
 from encodery.trained import Trained
 from encodery.training.entities import EntityKnowledge
 from encodery.training.loop import TrainingConfig
@@ -116,6 +117,10 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             assert recipe.data.knowledge is not None, "a recipe that learns triples names them"
             relations = len(read_graph(recipe.data.knowledge, resolved.base).relations)
             readout, share = link_readout(objective, relations), objective.share * (1 - objective.entity_share)
+        elif isinstance(objective, WritingConfig):
+            own = {"bytes": 261}.get(objective.tokenizer.kind, objective.tokenizer.vocab_size)
+            size = own if objective.decoder.vocabulary == "own" else None
+            readout, share = objective.decoder.model_copy(update={"vocab_size": size}), 0.0
         elif isinstance(objective, Unlabelled):
             readout, share = unlabelled_readout(objective, resolved.base), asked_share(objective)
         else:

@@ -16,6 +16,7 @@ from encodery.encoders.visible_tree import check_reads_trees
 from encodery.errors import ConfigError
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.frontends.options import TextConfig
+from encodery.objectives.causal import CausalConfig, forward_problem
 from encodery.objectives.choices import ChoicesConfig
 from encodery.objectives.contrastive_options import ContrastConfig, EmbedConfig
 from encodery.objectives.denoise import DenoiseConfig
@@ -45,6 +46,7 @@ Unlabelled = (
     | ContrastConfig
     | DistilConfig
     | SeveralConfig
+    | CausalConfig
 )
 LabelledConfig = (
     WritingConfig
@@ -136,6 +138,14 @@ class Recipe(Config):
             raise ValueError("training.augment.delete and swap would move answers out of their places: set them to 0")
         if augment.used and self.data.knowledge is not None and self.data.knowledge.inject is not None:
             raise ValueError("training.augment does not go with data.knowledge.inject: branches hang on words")
+        return self
+
+    @model_validator(mode="after")
+    def _language_models_read_forward(self) -> Recipe:
+        objectives = [self.objective, self.pretrain and self.pretrain.objective]
+        causal = self.start_from is None and any(isinstance(one, CausalConfig) for one in objectives)
+        if causal and (problem := forward_problem(self.encoder)):
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,7 @@ from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
 from encodery.heads.lexical import LexicalScores
 from encodery.model import Model, ModelConfig, load_matching, with_own_matrix
+from encodery.objectives.causal import CausalConfig
 from encodery.objectives.supervised import Supervised
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
@@ -94,6 +95,7 @@ class Run:
         held = isinstance(recipe.objective, CausalConfig) and recipe.data.tokens == "cached"
         if isinstance(recipe.objective, Unlabelled) and not held:
             return self._masked_run(recipe.objective, recipe.training, start)
+        assert isinstance(recipe.objective, LabelledConfig | CausalConfig)
         return self._supervised_run(recipe.objective, start)
 
     # -- where weights come from -------------------------------------------------------------------
@@ -251,7 +253,7 @@ class Run:
 
     # -- labels ------------------------------------------------------------------------------------
 
-    def _supervised_run(self, config: LabelledConfig, start: Trained | None) -> RunResult:
+    def _supervised_run(self, config: LabelledConfig | CausalConfig, start: Trained | None) -> RunResult:
         from encodery.training.finetune import Finetuning
 
         return Finetuning(self, config, start).carry_out()
