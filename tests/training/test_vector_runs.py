@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 import encodery
+from encodery.config import load_config
 from encodery.errors import ConfigError, DataError, EncoderyError, Interrupted, WeightsError
 from encodery.training.loop import Fit
+from encodery.training.preview import look_at_batch
+from encodery.training.preview_model import look_at_model, stages_of
+from encodery.training.recipe import Recipe
 from encodery.training.run import RunResult
 from encodery.training.signals import StopRequest
 from encodery.training.start import resume
@@ -223,6 +227,19 @@ def test_what_does_not_go_together_is_refused(world: World, changes: dict[str, A
     with pytest.raises((ConfigError, DataError), match=said) as caught:
         world.run(**changes)
     assert isinstance(caught.value, EncoderyError)
+
+
+@pytest.mark.parametrize(
+    ("objective", "data"), [({"kind": "embed", "late": True}, PAIRS), ({"kind": "rank", "grades": True}, GRADED)]
+)
+def test_it_can_be_looked_at_before_it_runs(world: World, objective: dict[str, Any], data: dict[str, str]) -> None:
+    first = {"data": [], "objective": {"kind": "contrast"}, "training": {"budget": "5 steps"}}
+    given = world.recipe(objective=objective, data=data, pretrain=first)
+    resolved = load_config(Recipe, None, [], environment={}, defaults=given)
+    assert [view.parameters > 0 for view in look_at_model(resolved)] == [True, True]
+    for stage in stages_of(resolved.config):
+        view = look_at_batch(resolved, stage)
+        assert view.documents > 1 and bool(view.labels) == (stage.name == "training" and data is GRADED)
 
 
 def test_numbers_that_are_all_the_same_are_refused(world: World) -> None:

@@ -184,7 +184,7 @@ def _labels(found: Prepared) -> list[str]:
     label = found.batch.truth.get("label")
     if label is None:
         return []
-    names = found.objective.labels
+    names = getattr(found.objective, "labels", [])
     if label.dim() == 2:
         return [", ".join(names[n] for n in np.flatnonzero(row)) or "none" for row in label.numpy()]
     if not names:

@@ -11,12 +11,19 @@ import torch
 from encodery.config import Resolved
 from encodery.data.links import read_graph
 from encodery.data.packing import rounded_budget
+from encodery.data.source_config import texts_apart
+from encodery.data.tag_field import TagGatherer
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
 from encodery.heads.options import DocumentReadoutConfig
+from encodery.heads.tagging_options import TagReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
+from encodery.objectives.contrastive import Contrastive
+from encodery.objectives.contrastive_options import EmbedConfig
 from encodery.objectives.knowledge import KnowledgeMaskedConfig, link_readout
+from encodery.objectives.ranking import RankConfig, Ranking
 from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.objectives.tagging import Tagging, TaggingConfig
 from encodery.objectives.writing import WritingConfig
 from encodery.trained import Trained
 from encodery.training.entities import EntityKnowledge
@@ -56,6 +63,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         "objective": first.objective,
         "training": first.training,
         "pretrain": None,
+        "data": texts_apart(recipe.data) if recipe.objective.compose == "apart" else recipe.data,
     }
     return [Stage("pretraining", recipe.model_copy(update=update)), own]
 
@@ -121,6 +129,13 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             own = {"bytes": 261}.get(objective.tokenizer.kind, objective.tokenizer.vocab_size)
             size = own if objective.decoder.vocabulary == "own" else None
             readout, share = objective.decoder.model_copy(update={"vocab_size": size}), 0.0
+        elif isinstance(objective, EmbedConfig):
+            readout, share = Contrastive(objective).readout(), 0.0
+        elif isinstance(objective, RankConfig):
+            readout, share = Ranking(objective).readout(), 0.0
+        elif isinstance(objective, TaggingConfig):
+            readout, said = _tag_readout(resolved, objective)
+            share, own_notes = 0.0, own_notes + said
         elif isinstance(objective, Unlabelled):
             readout, share = unlabelled_readout(objective, resolved.base), asked_share(objective)
         else:
@@ -146,6 +161,18 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             )
         )
     return views
+
+
+def _tag_readout(resolved: Resolved[Recipe], objective: TaggingConfig) -> tuple[TagReadoutConfig, list[str]]:
+    """With the tags of the first rows."""
+    (tags,) = objective.fields(resolved.config.data)
+    try:
+        rows = list(islice(reading_of(resolved).rows("train"), LABELLED_ROWS))
+    except DataError as error:
+        said = f"Two tags are assumed, because the data cannot be read: {error.given}"
+        return TagReadoutConfig(tags=("O", "B"), crf=objective.crf), [said]
+    classes = sorted({str(row.label) for row in rows}) if objective.intent else []
+    return Tagging(objective, TagGatherer(tags, None).look(rows), classes).readout(), []
 
 
 def _document_readout(objective: SupervisedConfig, outputs: int) -> DocumentReadoutConfig:
