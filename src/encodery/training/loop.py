@@ -50,6 +50,9 @@ class TrainingConfig(Config):
     optim: OptimConfig = OptimConfig()
     average: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
+    average_last: int = Field(default=0, ge=0, le=100)
+    """At the end the mean of the weights at the last so many validations is tried as well, and kept when it is better
+    (checkpoint averaging, Vaswani et al. 2017, section 6.1); 0: not."""
     keep: Literal["best", "latest"] = "best"
     """Which weights are kept. best: of the best validation; latest: of the last validation that is not worse than the
     best by more than its standard error, so that chance does not choose an early one."""
@@ -143,6 +146,7 @@ class Fit:
         self.optimizers = make_optimizer(self.model, self.config.optim, depth=len(self.model.encoder.blocks))
         self.averaged = Averaged(self.model, self.config.average) if self.config.average else None
         self.best: dict[str, Tensor] | None = None
+        self.last: list[dict[str, Tensor]] = []
         self.adversary = Adversary(self.model, self.config.adversarial) if self.config.adversarial else None
         self._check_options()
         self._began = time.perf_counter()
@@ -191,6 +195,7 @@ class Fit:
             feed.close()
         if self.validate is not None and self.state.validated_step < self.state.step:
             self._score()
+        self._try_mean()
         return True
 
     def final_weights(self) -> dict[str, Tensor]:
@@ -316,6 +321,20 @@ class Fit:
         weights = {name: value.detach() for name, value in self.model.named_parameters()}
         return dict(self.averaged.weights) if self.averaged is not None else weights
 
+    def _try_mean(self) -> None:
+        """Score the mean of the last weights, and keep it when it is better than the best."""
+        if self.validate is None or len(self.last) < 2:
+            return
+        mean = {name: torch.stack([one[name] for one in self.last]).mean(0) for name in self.last[0]}
+        self.last = []
+        with borrowed(self.model, mean):
+            scores = self.validate(self.model)
+        state = self.state
+        if state.best_score is None or state.best_score < scores["score"]:
+            state.best_score, state.best_step, self.best = scores["score"], state.step, mean
+        row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
+        self.on_score({**row, "mean_of": self.config.average_last, "best_step": state.best_step})
+
     def _score(self) -> bool:
         """Score the validation data; True when patience is at its end."""
         assert self.validate is not None
@@ -323,6 +342,9 @@ class Fit:
         with borrowed(self.model, self._candidate()):
             scores = self.validate(self.model)
         self._validation_seconds = time.perf_counter() - begin
+        if self.config.average_last:
+            found = {name: value.clone() for name, value in self._candidate().items()}
+            self.last = [*self.last, found][-self.config.average_last :]
         # Its own time counts as progress, or a slow validation would be due again at once.
         state.seconds = self._elapsed()
         state.validated_progress = self.progress

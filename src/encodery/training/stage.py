@@ -119,7 +119,8 @@ class Stage:
         journal.write("validation", **row)
         shown = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("validation_loss", "metric") if name in row]
         best = " (best so far)" if row["best_step"] == row["step"] else ""
-        self.progress.say(f"  step {row['step']:,}: {', '.join(shown)}{best}")
+        mean = f", mean of the last {row['mean_of']}" if "mean_of" in row else ""
+        self.progress.say(f"  step {row['step']:,}{mean}: {', '.join(shown)}{best}")
 
     def _save(self, journal: Journal) -> None:
         """Write a checkpoint. A disk that is full is said once and does not end the run while an older one is whole."""
@@ -130,6 +131,7 @@ class Stage:
                 "optimizer": fit.optimizers.state_dict(),
                 "averaged": None if fit.averaged is None else [fit.averaged.updates, fit.averaged.weights],
                 "best": fit.best,
+                "last": fit.last,
             }
         )
         try:
@@ -170,6 +172,7 @@ class Stage:
             for name, value in parts["averaged"][1].items():
                 fit.averaged.weights[name].copy_(value)
         fit.best = parts["best"]
+        fit.last = parts.get("last") or []
         fit.state = _state_from(saved["state"])
         journal.truncate_after(fit.state.step)
         note = f"going on from step {fit.state.step} ({found.path})"

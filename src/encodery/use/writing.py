@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 def generation_of(task: Task, changes: Mapping[str, Any]) -> GenerationConfig:
     """How texts are written: as the model's recipe says, with these changes. Raises ConfigError for what cannot be."""
     given = {**task.detail.get("generation", {}), **changes}
+    # What is asked for stands above what the recipe says of the other way to choose.
     if changes.get("sample") and "beam" not in changes:
-        given["beam"] = 1  # what is drawn is drawn alone, whatever the recipe says
+        given["beam"] = 1
+    if changes.get("beam") and not changes.get("sample"):
+        given |= {"sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        given |= {name: value for name, value in changes.items() if name in ("temperature", "top_k", "top_p")}
     try:
         return GenerationConfig(**given)
     except ValidationError as error:
