@@ -162,6 +162,27 @@ def test_log_sum_by_document() -> None:
     assert torch.isfinite(x.grad).all()
 
 
+@pytest.mark.parametrize("ends", ENDS)
+def test_a_document_is_answered_alone_as_among_others(ends: str) -> None:
+    together = make_batch(DOCUMENTS)
+    config = SpanReadoutConfig(ends=ends, longest=4, rank=5, drop_rate=0.0)  # type: ignore[arg-type]
+    readout = SpanReadout(config, 8)
+    readout.initialise(torch.Generator().manual_seed(2))
+    x = torch.randn(together.layout.positions, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        among = best_spans(readout(States(x, together.layout), together), together, 5)
+        for document, shape in enumerate(DOCUMENTS):
+            alone = make_batch([shape], rows=1, length=64)
+            begin, size = int(together.layout.starts[document]), int(together.layout.lengths[document])
+            vectors = torch.full((64, 8), 9.0)
+            vectors[:size] = x[begin : begin + size]
+            found = best_spans(readout(States(vectors, alone.layout), alone), alone, 5)
+            part = among.of(document)
+            assert found.start.tolist() == among.start[part].tolist()
+            assert found.stop.tolist() == among.stop[part].tolist()
+            np.testing.assert_allclose(found.score, among.score[part], rtol=1e-4, atol=1e-5)
+
+
 def test_windows_of_a_row_are_merged() -> None:
     one = FoundSpans(
         owner=np.array([0, 0, 1]), start=np.array([3, 5, 1]), stop=np.array([4, 6, 2]),

@@ -97,23 +97,12 @@ def look_at_files(
             )
     table = {name: [row.get(name) for row in sampled.rows] for name in sampled.columns}
     guesses: list[str] = []
-    told = text is not None or label is not None or pair is not None
-    pointing = look_for_pointing(table, task) if task in (None, "answer", "choose") and not told else None
-    asked = task in (None, "tag") and pointing is None and label is None and pair is None
-    seen = look_for_tags(table, text) if asked else None
+    told = label is not None or pair is not None
+    pointing, seen = _special(table, task, text, first.path, told=told)
     if pointing is not None:
         task, text, pair, label = pointing.kind, pointing.text, pointing.pair, pointing.label
-    elif task in ("answer", "choose"):
-        raise no_pointing(task, first.path, sampled.columns)
     elif seen is not None:
         task, text = "tag", seen.text
-    elif task == "tag":
-        raise DataError(
-            f"{first.path} has no columns that look like tagged texts",
-            expected="a list of words beside a list of as many tags, or a text with [[start, stop, label], ...]; the "
-            f"columns are {', '.join(sampled.columns)}",
-            fix="see docs/01_data.md for the forms; --text names the column of the words",
-        )
     text = text or _text_column(table, {label, pair}, first.path)
     if pointing is None:
         pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
@@ -160,6 +149,29 @@ def look_at_files(
         seen,
         pointing,
     )
+
+
+def _special(
+    table: dict[str, list[Any]], task: TaskName | None, text: str | None, path: str, *, told: bool
+) -> tuple[PointingSeen | None, TagsSeen | None]:
+    """Columns of questions, choices or tags, where the task may be such and no other columns are `told`.
+
+    Raises DataError when one of these tasks is asked for, and its columns are not found.
+    """
+    pointing = None
+    if task in (None, "answer", "choose") and not told and text is None:
+        pointing = look_for_pointing(table, task)
+    if pointing is None and task in ("answer", "choose"):
+        raise no_pointing(task, path, list(table))
+    seen = look_for_tags(table, text) if task in (None, "tag") and pointing is None and not told else None
+    if seen is None and task == "tag":
+        raise DataError(
+            f"{path} has no columns that look like tagged texts",
+            expected="a list of words beside a list of as many tags, or a text with [[start, stop, label], ...]; the "
+            f"columns are {', '.join(table)}",
+            fix="see docs/01_data.md for the forms; --text names the column of the words",
+        )
+    return pointing, seen
 
 
 def write_draft(draft: Draft, output: Path) -> Path:

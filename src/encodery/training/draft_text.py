@@ -171,9 +171,7 @@ def _objective(draft: Draft) -> str:
         _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
         "",
         "objective:",
-        _line(
-            f"  kind: {draft.task}", "classify: one label; multilabel: several; regress: a number; ordinal: in order"
-        ),
+        _line(f"  kind: {draft.task}", "one label; multilabel: several; ordinal: in order; regress: a number"),
         _line("  pooling: mean", "how a text becomes one vector: mean, first, max, attention"),
     ]
     if draft.rows < FEW_ROWS and draft.task != "ordinal":
