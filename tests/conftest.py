@@ -84,16 +84,17 @@ def tiny_model(seed: int = 0, **changes: Any) -> Model:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
-    if model.config.frontend.embedding == "characters":
+    if model.frontend.asks_for_spelling:
         model.frontend.spell(spelled(model.frontend.vocab_size))
     return model.eval()
 
 
 def spelled(vocab_size: int) -> list[str | None]:
-    """Made-up tokens: five that are no text, then words and pieces of words of different lengths, no two alike."""
+    """Made-up tokens: five that are no text, then words and pieces of words of different lengths, no two alike; one in
+    seven ends a sentence."""
     letters = "abcdefgh"
     parts = [letters[n % 8] + letters[n // 8 % 8] * (n % 3) + letters[n // 5 % 8] for n in range(vocab_size)]
-    return [None if n < 5 else f"{' ' * (n % 2)}{parts[n]}{n}" for n in range(vocab_size)]
+    return [None if n < 5 else f"{' ' * (n % 2)}{parts[n]}{n}{'.' * (n % 7 == 6)}" for n in range(vocab_size)]
 
 
 def batch_of(rows: list[list[np.ndarray]], length: int, pad_id: int = 0) -> Batch:

@@ -108,6 +108,7 @@ ROWS: dict[str, dict[str, Changes]] = {
             "segments": "recurrent",
         },
         "HAT": {"kind": "hierarchical", "segment": 4, "cross_every": 1},
+        "HAT, whole sentences": {"kind": "hierarchical", "segment": 6, "cross_every": 1, "segment_at": "sentences"},
     },
     "Knowledge": {
         "entities fused into mentions (ERNIE)": {"fusion": {"entities": 12, "width": 24, "after": [1, 2]}},

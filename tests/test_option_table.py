@@ -51,7 +51,7 @@ def test_it_learns_a_real_small_task(changes: Changes, reviews: Reviews) -> None
     objective = Supervised(SupervisedConfig(), labels=["blame", "praise"])
     config = tiny_config(**changes, vocab_size=tokenizer.vocab_size, readout=objective.readout().model_dump())
     model = Model(config).initialise(1)
-    if model.config.frontend.embedding == "characters":
+    if model.frontend.asks_for_spelling:
         model.frontend.spell(tokenizer.written())
         model.frontend.spread()
     rate, steps = PATIENT if "convolution" in str(changes) else (5e-3, 100)

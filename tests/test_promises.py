@@ -44,6 +44,8 @@ HIERARCHICAL: list[dict[str, Any]] = [
     {"kind": "hierarchical", "segment": 4, "cross_every": 2, "depth": 3, "positions": "alibi", "norm": "rmsnorm"},
     {"kind": "hierarchical", "segment": 6, "positions": "relative", "activation": "swiglu"},
     {"kind": "hierarchical", "segment": 5, "cross_every": 1, "positions": "none"},
+    {"kind": "hierarchical", "segment": 6, "cross_every": 1, "segment_at": "sentences"},
+    {"kind": "hierarchical", "style": "han", "segment": 5, "words": "recurrent", "segment_at": "sentences"},
 ]
 OPTIONS: list[dict[str, Any]] = [
     {"pattern": "dilated", "window": 2, "dilation": 3},

@@ -191,7 +191,8 @@ class States:
 
     `summary` holds the vectors of whole segments where the encoder makes some (hierarchical ones): what is asked of a
     document is then read from these. `balance` is how unevenly experts were used, 1 at best (bricks/experts.py).
-    `entity` (P,) numbers the entity that each position names, 0 for none; None where the data marks no entities.
+    `entity` (P,) numbers the entity that each position names, 0 for none; None where the data marks no entities. `ends`
+    (P,) bool marks tokens that end a sentence, for encoders that ask for it.
     """
 
     vectors: Tensor
@@ -199,6 +200,7 @@ class States:
     summary: States | None = None
     balance: Tensor | None = None
     entity: Tensor | None = None
+    ends: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
 from encodery.config import Config
-from encodery.encoders.kinds import EncoderConfig, make_encoder
+from encodery.encoders.kinds import EncoderConfig, asks_for_ends, make_encoder
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.visible_tree import check_reads_trees
 from encodery.encoders.watch import Watch
@@ -55,7 +55,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.frontend = TextFrontend(config.frontend, config.encoder.width)
+        self.frontend = TextFrontend(config.frontend, config.encoder.width, marks_ends=asks_for_ends(config.encoder))
         self.encoder = make_encoder(config.encoder, self.frontend.width)
         self.readout = make_readout(config.readout, config.encoder, self.frontend)
 

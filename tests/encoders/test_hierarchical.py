@@ -76,6 +76,55 @@ def test_vectors_of_segments_go_to_their_places_and_to_their_tokens() -> None:
     assert parts.spread(placed)[:, 0].tolist() == [1, 1, 1, 1, 2, 3, 3, 3, 0]
 
 
+def by_hand(ends: list[bool], size: int) -> list[int]:
+    """Lengths of the segments of one document: token by token."""
+    found, at = [], 0
+    while at < len(ends):
+        room = min(size, len(ends) - at)
+        if at + room < len(ends):
+            room = next((n for n in range(room, 0, -1) if ends[at + n - 1]), room)
+        found.append(room)
+        at += room
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("size", [4, 7, 30])
+def test_segments_end_where_sentences_do(size: int, share: float) -> None:
+    rng = np.random.default_rng(size)
+    rows = [[40, 3], [], [1, 22, 17], [64]]
+    layout = layout_of(rows, 64)
+    ends = rng.random(layout.positions) < share
+    parts = cut(layout, size, torch.from_numpy(ends))
+    spans = list(zip(layout.starts.tolist(), layout.lengths.tolist()))
+    hand = [by_hand(ends[start : start + length].tolist(), size) for start, length in spans]
+    lengths = parts.words.lengths.tolist()
+    assert lengths == [length for document in hand for length in document] and max(lengths) <= size
+    assert parts.layout.lengths.tolist() == [len(document) for document in hand]
+    for number, (start, length) in enumerate(zip(parts.words.starts.tolist(), lengths)):
+        span = slice(start, start + length)
+        assert parts.words.document[span].tolist() == [number] * length
+        assert parts.words.position[span].tolist() == list(range(length))
+        assert parts.owner[span].tolist() == [parts.place[number]] * length
+    assert torch.equal(parts.words.document < 0, layout.document < 0)
+    if share == 0:
+        same = cut(layout, size)
+        assert torch.equal(same.words.document, parts.words.document) and torch.equal(same.place, parts.place)
+
+
+@pytest.mark.parametrize("size", [4, 5, 9])
+def test_a_document_has_no_more_segments_than_there_are_positions_for(size: int) -> None:
+    """The worst: short and long sentences in turn, so that no two fit into one segment."""
+    for longest in (32, 37, 60):
+        config = HierarchicalConfig(segment=size, max_length=longest, segment_at="sentences")
+        ends = torch.zeros(longest, dtype=torch.bool)
+        ends[0 :: size + 1] = True  # a sentence of one token, one of `size`
+        ends[size :: size + 1] = True
+        segments = cut(layout_of([[longest]], longest), size, ends).words.documents
+        assert longest // (size + 1) * 2 <= segments <= config.most_segments
+        assert config.segment_level.max_length >= config.most_segments
+
+
 # -- formulas ----------------------------------------------------------------------------------------
 
 
@@ -432,12 +481,15 @@ def test_long_documents_through_a_whole_recipe(style: str, tmp_path: Path) -> No
             label = rng.choice(["good", "plain"])
             for _ in range(8 if label == "good" else 0):
                 words.insert(rng.randrange(len(words)), rng.choice(GOOD))
+            if style == "hat":  # a sentence of 5 words, then of 6, ...
+                words = [f"{word}." if number % 11 in (5, 10) else word for number, word in enumerate(words, start=1)]
             rows.append((" ".join(words), label))
         files[name] = tmp_path / f"{name}.jsonl"
         lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
         files[name].write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(**files, cache=tmp_path / "cache", style=style), encoding="utf-8")
+    asked = f"{style}, segment_at: {'sentences' if style == 'hat' else 'tokens'}"
+    recipe.write_text(RECIPE.format(**files, cache=tmp_path / "cache", style=asked), encoding="utf-8")
     trained = encodery.train(recipe, f"output={tmp_path / 'run'}")
     record = json.loads((trained.folder / "metrics.json").read_text(encoding="utf-8"))
     scores = {row["name"]: row["metric"]["value"] for row in record["comparison"]}
@@ -449,7 +501,7 @@ def test_long_documents_through_a_whole_recipe(style: str, tmp_path: Path) -> No
     for folder in (trained.folder, trained.folder / "pretrained"):
         predictor = encodery.load(folder)
         (vector,) = predictor.embed(texts[:1], normalise=False)
-        batch, _ = next(predictor.loader(predictor._store(texts[:1], 0)).epoch(Place()))
+        batch, _ = next(predictor.loader(predictor._store(texts[:1], 0)[1]).epoch(Place()))
         with torch.inference_mode():
             summary = predictor.model.encode(batch).summary
         assert summary is not None and summary.layout.documents == 1

@@ -56,7 +56,7 @@ class HierarchicalAttention(nn.Module):
     def forward(self, states: States, at: Tensor | None = None, watch: Watch | None = None) -> States:
         """All positions, or with `at` (M,) only these: vectors (M, D). `summary` holds the vectors of the segments."""
         layout = states.layout
-        parts = cut(layout, self.config.segment)
+        parts = cut(layout, self.config.segment, states.ends)
         words = self.words(States(states.vectors, parts.words), watch=watch)
         pooled_SD = self.pooling(words).to(words.vectors.dtype)
         above = self.segments(States(parts.placed(pooled_SD), parts.layout), watch=watch)
@@ -120,7 +120,7 @@ class HierarchicalTransformer(nn.Module):
         """All positions, with the first vectors of the segments as `summary`; or with `at` (M,) only these: vectors
         (M, D), without a summary. A last block that is one over words works for them alone then."""
         config, layout = self.config, states.layout
-        parts = cut(layout, config.segment)
+        parts = cut(layout, config.segment, states.ends)
         x_PD = self.words.entered(states.vectors, parts.words)
         starts_S = parts.words.starts
         x_PD = x_PD.index_add(0, starts_S, self.lead.to(x_PD.dtype).expand(starts_S.shape[0], -1))

@@ -19,7 +19,7 @@ _SHARED = ("width", "norm", "norm_epsilon", "drop_rate")
 class HierarchicalConfig(Config):
     """The options of the hierarchical encoders. Their cost grows with the length of a document, not with its square.
 
-    A segment is a run of `segment` tokens, counted from the start of its document.
+    A segment is a run of `segment` tokens, counted from the start of its document, or of whole sentences.
     """
 
     presets: ClassVar[dict[str, dict[str, object]]] = {
@@ -36,7 +36,10 @@ class HierarchicalConfig(Config):
     et al. 2016). hat: blocks inside segments, and every few of them one that the first vectors of the segments go
     through together (Chalkidis et al. 2022)."""
     segment: int = Field(default=128, ge=4, le=65_536)
-    """Tokens of a segment."""
+    """Tokens of a segment, or at most so many."""
+    segment_at: Literal["tokens", "sentences"] = "tokens"
+    """Where a segment ends: after so many tokens, or with the last sentence that ends among them (a token with . ! ? 。
+    or another stop, or a line break); a sentence that is longer is cut."""
     width: int = Field(default=256, ge=8, le=16384)
     """Numbers in each vector (D)."""
     depth: int = Field(default=4, ge=1, le=256)
@@ -117,12 +120,19 @@ class HierarchicalConfig(Config):
     @property
     def segment_level(self) -> TransformerConfig | RecurrentConfig:
         """What reads the segments of a document."""
-        longest = max(4, -(-self.max_length // self.segment))
+        longest = max(4, self.most_segments)
         if self.style == "hat":  # its blocks go on with vectors of the words' blocks
             return self._transformer(self.cross_blocks, longest, input_norm=False)
         if self.segments == "recurrent":
             return self._recurrent(self.segment_depth, longest)
         return self._transformer(self.segment_depth, longest)
+
+    @property
+    def most_segments(self) -> int:
+        """Of a document. Where sentences decide, two neighbours together have more tokens than a segment can: otherwise
+        the first sentence of the second would be in the first."""
+        whole = -(-self.max_length // self.segment)
+        return whole if self.segment_at == "tokens" else 2 * whole
 
     def _transformer(self, depth: int, longest: int, **more: object) -> TransformerConfig:
         shared = (*_SHARED, "heads", "mlp_width", "activation", "positions", "attention_drop_rate")

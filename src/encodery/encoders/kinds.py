@@ -47,6 +47,11 @@ class Encoder(Protocol):
         ...
 
 
+def asks_for_ends(config: EncoderConfig) -> bool:
+    """Whether the encoder must be told which tokens end sentences."""
+    return isinstance(config, HierarchicalConfig) and config.segment_at == "sentences"
+
+
 def with_dropout(config: EncoderConfig, drop_rate: float, attention_drop_rate: float | None = None) -> EncoderConfig:
     """The same encoder with other dropout; attention's stays as it is when it is not given."""
     wanted = {"drop_rate": drop_rate, "attention_drop_rate": attention_drop_rate}

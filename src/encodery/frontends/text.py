@@ -12,14 +12,16 @@ from encodery.batch import Batch, States
 from encodery.frontends.characters import ConvolvedCharacters, Ngrams, Spelled
 from encodery.frontends.embeddings import HashedTable, LearnedTable, StillTable
 from encodery.frontends.options import OWN_OPTIONS, TextConfig
+from encodery.frontends.sentence_ends import SentenceEnds
 
 WordVectors = LearnedTable | HashedTable | StillTable | Ngrams | ConvolvedCharacters
 
 
 class TextFrontend(nn.Module):
-    """Batch -> States: `words[id] + segments[segment]`, (P,) -> (P, E). `width` is that of the encoder."""
+    """Batch -> States: `words[id] + segments[segment]`, (P,) -> (P, E). `width` is that of the encoder; `marks_ends`:
+    it says as well which tokens end sentences."""
 
-    def __init__(self, config: TextConfig, width: int) -> None:
+    def __init__(self, config: TextConfig, width: int, *, marks_ends: bool = False) -> None:
         super().__init__()
         assert config.vocab_size is not None, "vocab_size must be known before the model is built"
         self.config = config
@@ -27,6 +29,7 @@ class TextFrontend(nn.Module):
         self.width = config.width or width
         self.words = make_words(config, config.vocab_size, self.width)
         self.segments = nn.Embedding(config.segments, self.width) if config.segments else None
+        self.sentence_ends = SentenceEnds(config.vocab_size) if marks_ends else None
 
     def initialise(self, generator: torch.Generator) -> None:
         with torch.no_grad():
@@ -35,10 +38,17 @@ class TextFrontend(nn.Module):
             if self.segments is not None:
                 self.segments.weight.zero_()
 
+    @property
+    def asks_for_spelling(self) -> bool:
+        """Whether it must be told the text of each token: for vectors from characters, or for ends of sentences."""
+        return isinstance(self.words, Spelled) or self.sentence_ends is not None
+
     def spell(self, tokens: Sequence[str | None]) -> None:
-        """Hand in the text of each token (`Tokenizer.written()`) where vectors are made from characters."""
+        """Hand in the text of each token (`Tokenizer.written()`), where it asks for them."""
         if isinstance(self.words, Spelled):
             self.words.spell(tokens)
+        if self.sentence_ends is not None:
+            self.sentence_ends.tell(tokens)
 
     def spread(self) -> None:
         """Once spelled: let fresh vectors that a network makes from characters begin as far apart as those of a table.
@@ -79,18 +89,21 @@ class TextFrontend(nn.Module):
         if self.segments is not None:
             segment_P = batch.values["segment"]
             x_PE = x_PE + self.segments(segment_P.clamp_max(self.segments.num_embeddings - 1))
-        return States(x_PE, batch.layout, entity=batch.values.get("entity"))
+        ends_P = None if self.sentence_ends is None else self.sentence_ends(batch.values["ids"])
+        return States(x_PE, batch.layout, entity=batch.values.get("entity"), ends=ends_P)
 
     @torch.no_grad()
     def as_table(self) -> TextFrontend:
         """The same vectors as a learned table of all tokens: for other frameworks, which know no other kind."""
         of_one_kind = {"embedding", *(name for names in OWN_OPTIONS.values() for name in names)}
         config = TextConfig(**self.config.model_dump(exclude=of_one_kind))
-        twin = TextFrontend(config, self.width).to(self.matrix().device)
+        twin = TextFrontend(config, self.width, marks_ends=self.sentence_ends is not None).to(self.matrix().device)
         assert isinstance(twin.words, LearnedTable)
         twin.words.weight.copy_(self.matrix())
         if twin.segments is not None and self.segments is not None:
             twin.segments.weight.copy_(self.segments.weight)
+        if twin.sentence_ends is not None and self.sentence_ends is not None:
+            twin.sentence_ends.load_state_dict(self.sentence_ends.state_dict())
         return twin
 
 

@@ -57,7 +57,7 @@ class WordKnowledge:
     def give(self, model: Model) -> None:
         """Hand a new model what its frontend makes vectors from."""
         assert self.tokenizer is not None, "the frontend's config comes first"
-        if model.config.frontend.embedding == "characters":
+        if model.frontend.asks_for_spelling:
             model.frontend.spell(self.tokenizer.written())
             model.frontend.spread()
         if self.vectors is not None:

@@ -23,6 +23,7 @@ from encodery.batch import Batch, Layout
 from encodery.bricks.pooling import Pooling
 from encodery.bricks.relative import DistanceBias, LogBuckets
 from encodery.data.tokenizers import Tokenizer
+from encodery.encoders.kinds import asks_for_ends
 from encodery.encoders.options import TransformerConfig
 from encodery.errors import WeightsError
 from encodery.frontends.embeddings import LearnedTable
@@ -46,6 +47,8 @@ def why_not(config: ModelConfig, part: Part = "model") -> str:
             return f"positions: {encoder.positions} are rows and columns, and a graph of texts knows none"
         if encoder.fusion is not None:
             return "it fuses entities into words (fusion), and a graph of token ids is not told which words name which"
+    if asks_for_ends(encoder):
+        return "its segments end where sentences do, and a graph cuts all texts alike; segment_at: tokens has a graph"
     if part == "model" and config.readout.kind not in ("word", "document", "vector"):
         return f"a readout of kind {config.readout.kind} has no graph; --part encoder gives the vectors it reads from"
     if isinstance(config.readout, VectorReadoutConfig) and config.readout.first_dense is not None and part != "encoder":
