@@ -121,7 +121,7 @@ def _tokenizer(draft: Draft) -> str:
     return "\n".join(
         [
             "tokenizer:",
-            _line(f"  kind: {kind}", "or wordpiece, bpe, byte_bpe (nothing is unknown), unigram, bytes, characters"),
+            _line(f"  kind: {kind}", "or bpe, byte_bpe (nothing is unknown), unigram, bytes, characters"),
             *([_line("  lowercase: false", "capitals tell names")] if draft.task == "tag" else []),
             _line(f"  vocab_size: {vocabulary}", f"fits {size:.1f} MB of text; more text bears more"),
             _line(f"  language: {language}", "rules of normalisation; auto looks at the script"),
