@@ -155,7 +155,7 @@ def test_tags_that_do_not_fit_are_mended_and_counted_where_the_scheme_is_told_by
     found, facts = gathered(field(), [WORDS] * 60 + [wrong], pieces)
     assert facts["given"] == "bio"
     assert facts["counts"]["tags mended that did not fit the scheme"] == 2
-    assert facts["counts"]["at"] == ["rows.jsonl:61"]
+    assert facts["counts"]["first of these rows"] == "rows.jsonl:61"
     names = facts["names"]
     assert [names[number - 2] for number in found[found > 0][-3:].tolist()] == ["O", "B-PER", "O"]
 

@@ -279,6 +279,8 @@ def length_facts(store: TokenStore, maker: SampleMaker) -> dict[str, Any]:
         facts["rows split into windows"] = int(over.sum())
         facts["windows"] = int(np.maximum(1, -(-lengths // (limit - single))).sum())
     facts |= store.facts.get("mentions", {})
+    for of_field in store.facts.get("fields", {}).values():
+        facts |= of_field.get("counts", {})
     if maker.writer is not None and maker.writer.inject is not None:
         facts |= {"triples written": counts.branches, "tokens of triples": counts.branch_tokens}
         facts["triples left out for lack of room"] = counts.branches_left_out

@@ -325,7 +325,7 @@ class TagCounts:
             "tags mended that did not fit the scheme": self.misfits,
         }
         found: dict[str, Any] = {"units": self.units, **{name: count for name, count in rest.items() if count}}
-        return found | ({"at": self.places} if self.places else {})
+        return found | ({"first of these rows": ", ".join(self.places)} if self.places else {})
 
 
 class TagGatherer:
@@ -357,6 +357,16 @@ class TagGatherer:
             parts.append(self._row(row, texts[0]))
             parts += [np.zeros(other.ids.size, dtype=np.int32) for other in texts[1:]]
         return {self.field.name: np.concatenate(parts) if parts else np.zeros(0, np.int32)}
+
+    def look(self, rows: Sequence[Row]) -> Tagset:
+        """The tags of some rows, before any is tokenised."""
+        self.tagset = self.tagset or self._settled(rows)
+        for row in rows:
+            _, tags = self.tagset.settle(row.beside[self.field.name], row.text)
+            self.labels.update(dict.fromkeys(span.label for span in spans_of(tags)))
+            for tag in tags:
+                self._number(tag)
+        return Tagset.from_dict(self.facts())
 
     def facts(self) -> dict[str, Any]:
         """The Tagset as plain data, `labels`, and counts."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from encodery.batch import Batch, Output
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
-from encodery.data.fields import Field as DataField
 from encodery.data.rows import Labels
 from encodery.data.store import TokenStore
 from encodery.data.tag_field import NOT_TAGGED, TagField, Tagset
@@ -67,7 +66,7 @@ class TaggingConfig(Config):
         """How samples are made of a row (data/composing.py)."""
         return f"windows:{self.overlap}"
 
-    def fields(self, data: DataConfig) -> tuple[DataField, ...]:
+    def fields(self, data: DataConfig) -> tuple[TagField]:
         """What rows carry beside their text. Raises ConfigError when the recipe names no column for it."""
         if data.tags is not None and data.spans is not None:
             raise ConfigError("data.tags and data.spans are both there", fix="keep the one that holds the truth")
