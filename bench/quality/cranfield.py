@@ -136,7 +136,15 @@ def learn_alone(collection: Collection, folder: Path) -> Path:
         "objective": {"kind": "embed", "pooling": "attention", "temperature": 0.05},
         "training": {"budget": "3 epochs", "batch_tokens": 8192, "optim": {"lr": 1e-3, "schedule": "linear"}},
     }
-    return encodery.train(recipe).folder
+    return trained(recipe)
+
+
+def trained(recipe: dict[str, Any]) -> Path:
+    """The model folder; what an earlier call has finished is taken as it lies there, and what it began is gone on with."""
+    folder = Path(recipe["output"])
+    if (folder / "config.json").exists():
+        return folder
+    return (encodery.resume(folder) if (folder / "run.json").exists() else encodery.train(recipe)).folder
 
 
 def learn_queries(
@@ -160,7 +168,7 @@ def learn_queries(
         "training": {"budget": "2 epochs", "batch_tokens": 8192, "optim": {"lr": 5e-4, "schedule": "linear"}},
         "evaluation": {"compare": []},
     }
-    return encodery.train(recipe).folder
+    return trained(recipe)
 
 
 def search(collection: Collection, model: Path, queries: list[str]) -> dict[str, dict[str, float]]:
