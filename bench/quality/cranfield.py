@@ -140,7 +140,7 @@ def learn_alone(collection: Collection, folder: Path) -> Path:
 
 
 def trained(recipe: dict[str, Any]) -> Path:
-    """The model folder; what an earlier call has finished is taken as it lies there, and what it began is gone on with."""
+    """The model folder; what an earlier call has finished is taken as it lies, what it began is gone on with."""
     folder = Path(recipe["output"])
     if (folder / "config.json").exists():
         return folder
