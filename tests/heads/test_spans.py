@@ -15,6 +15,7 @@ from encodery.heads.options import SpanReadoutConfig
 from encodery.heads.spans import (
     LOWEST,
     FoundSpans,
+    Matches,
     SpanReadout,
     best_spans,
     log_sum_by_document,
@@ -163,9 +164,11 @@ def test_log_sum_by_document() -> None:
 
 
 @pytest.mark.parametrize("ends", ENDS)
-def test_a_document_is_answered_alone_as_among_others(ends: str) -> None:
+@pytest.mark.parametrize("matches", [False, True])
+def test_a_document_is_answered_alone_as_among_others(ends: str, matches: bool) -> None:
     together = make_batch(DOCUMENTS)
-    config = SpanReadoutConfig(ends=ends, longest=4, rank=5, drop_rate=0.0)  # type: ignore[arg-type]
+    together.values["ids"][:] = torch.arange(together.layout.positions) % 3
+    config = SpanReadoutConfig(ends=ends, longest=4, rank=5, drop_rate=0.0, matches=matches)  # type: ignore[arg-type]
     readout = SpanReadout(config, 8)
     readout.initialise(torch.Generator().manual_seed(2))
     x = torch.randn(together.layout.positions, 8, generator=torch.Generator().manual_seed(3))
@@ -175,6 +178,7 @@ def test_a_document_is_answered_alone_as_among_others(ends: str) -> None:
             alone = make_batch([shape], rows=1, length=64)
             begin, size = int(together.layout.starts[document]), int(together.layout.lengths[document])
             vectors = torch.full((64, 8), 9.0)
+            alone.values["ids"][:size] = together.values["ids"][begin : begin + size]
             vectors[:size] = x[begin : begin + size]
             found = best_spans(readout(States(vectors, alone.layout), alone), alone, 5)
             part = among.of(document)
@@ -271,10 +275,27 @@ def test_all_right_is_counted_and_costs_little(ends: str) -> None:
     assert int(wrong.correct) == 0
 
 
+def test_matches_see_what_stands_on_both_sides() -> None:
+    batch = make_batch([(2, 1, 4), (1, 1, 3)], rows=1)
+    batch.values["ids"][:9] = torch.tensor([0, 5, 6, 1, 7, 6, 8, 6, 1])  # [CLS] 5 6 [SEP] 7 6 8 6 [SEP]
+    batch.values["ids"][9:16] = torch.tensor([0, 7, 1, 5, 6, 8, 1])
+    matches = Matches(8)
+    with torch.no_grad():
+        for parameter in matches.parameters():
+            parameter.fill_(1.0)
+        found = matches(torch.zeros(32, 8), batch)
+    weight = torch.sigmoid(torch.tensor(1.0)).item()
+    near = weight * 2 / 11
+    # Of 5 6 [SEP] [SEP] one token of four stands in the context; in the second document none does.
+    wanted = [1 / 4, 0, 0, 0, near, weight + near, near, weight + near, 0] + [0.0] * 23
+    np.testing.assert_allclose(found[:, 0].numpy(), wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("ends", ENDS)
 def test_every_weight_learns(ends: str) -> None:
     batch = make_batch(DOCUMENTS, answers=[(0, 2, 3), (3, 1, 2)])
-    readout = SpanReadout(SpanReadoutConfig(ends=ends, longest=4), 8)  # type: ignore[arg-type]
+    batch.values["ids"][:] = torch.arange(batch.layout.positions) % 3
+    readout = SpanReadout(SpanReadoutConfig(ends=ends, longest=4, matches=True), 8)  # type: ignore[arg-type]
     readout.initialise(torch.Generator().manual_seed(0))
     vectors = torch.randn(batch.layout.positions, 8, generator=torch.Generator().manual_seed(1))
     output = readout(States(vectors, batch.layout), batch)

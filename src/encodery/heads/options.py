@@ -163,6 +163,8 @@ class SpanReadoutConfig(Config):
     """For biaffine: numbers that a begin and an end are compared by (K)."""
     longest: int = Field(default=30, ge=1, le=512)
     """Tokens of the longest answer that is looked for (W)."""
+    matches: bool = False
+    """Whether it is told which tokens of the text stand in the question as well."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors."""
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from encodery.batch import Batch, Layout, Output, States
 from encodery.bricks.dropout import dropout
 from encodery.bricks.layers import initialise
+from encodery.bricks.pooling import sum_by_document
 from encodery.bricks.products import Linear
 from encodery.heads.options import SpanReadoutConfig
 
@@ -30,7 +31,8 @@ class SpanReadout(nn.Module):
 
     The score of a span is begin + end; with `biaffine` ends also b_p^T e_q / sqrt(K) of two projections (Dozat and
     Manning 2017, equation 2; of spans: Yu et al. 2020, section 3). That there is no answer scores begin + end at the
-    first position of the document, see `null_scores`.
+    first position of the document, see `null_scores`. With `matches` the scores also see which tokens of the context
+    stand in the question, and which of the question in the context (the exact match of DrQA, Chen et al. 2017).
     """
 
     def __init__(self, config: SpanReadoutConfig, width: int) -> None:
@@ -39,6 +41,7 @@ class SpanReadout(nn.Module):
         # The softmax over spans does not see what is added to all of their scores, so there is no bias.
         self.edges = Linear(width, 2, bias=False)
         self.pairs = Linear(width, 2 * config.rank) if config.ends == "biaffine" else None
+        self.matches = Matches(width) if config.matches else None
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
@@ -49,6 +52,8 @@ class SpanReadout(nn.Module):
         with torch.autocast(x_PD.device.type, enabled=False):
             x_PD = x_PD.float()
             logits_P2 = self.edges(x_PD)
+            if self.matches is not None:
+                logits_P2 = logits_P2 + self.matches(x_PD, batch)
             spans_PW = logits_P2[:, :1] + ahead(logits_P2[:, 1], self.config.longest)
             if self.pairs is not None:
                 begin_PK, end_PK = self.pairs(x_PD).chunk(2, dim=-1)
@@ -57,6 +62,43 @@ class SpanReadout(nn.Module):
                 spans_PW = spans_PW + together / math.sqrt(self.config.rank)
             inside_PW = span_mask(batch.values["context"], states.layout.document, self.config.longest)
             return Output(logits_P2, spans=spans_PW.masked_fill(~inside_PW, LOWEST), balance=states.balance)
+
+
+NEAR = 5
+"""Positions on both sides from which a match is seen."""
+
+
+class Matches(nn.Module):
+    """What tokens that stand on both sides add to the scores of begin and end: (P, 2).
+
+    Every token has a weight, told by its vector. A position of the context sees its own match and the mean of those
+    near it; the first position, no answer, the share of the question's weight that the context holds.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weigh = Linear(width, 1)
+        self.context = nn.Linear(2, 2, bias=False)
+        self.none = nn.Linear(1, 2, bias=False)
+
+    def forward(self, x_PD: Tensor, batch: Batch) -> Tensor:
+        layout, ids = batch.layout, batch.values["ids"]
+        within_P = batch.values["context"] > 0
+        asked_P = (layout.document >= 0) & ~within_P
+        asked_P[layout.starts] = False
+        # Equal tokens of one document have equal keys.
+        key_P = layout.document * (int(ids.max()) + 1) + ids
+        in_question_P = torch.isin(key_P, key_P[asked_P]) & within_P
+        in_context_P = torch.isin(key_P, key_P[within_P]) & asked_P
+        weight_P = torch.sigmoid(self.weigh(x_PD))[:, 0]
+        match_P = weight_P * in_question_P
+        sides = 2 * NEAR + 1
+        around, owner = (F.pad(x, (NEAR, NEAR), value=-1).unfold(0, sides, 1) for x in (match_P, layout.document))
+        near_P = (around * (owner == layout.document[:, None])).sum(1) / sides
+        seen_P2 = self.context(torch.stack([match_P, near_P], 1)) * within_P[:, None]
+        held_N, whole_N = (sum_by_document(weight_P * part, layout) for part in (in_context_P, asked_P))
+        share_N1 = (held_N / whole_N.clamp_min(1e-6))[:, None]
+        return seen_P2.index_add(0, layout.starts, self.none(share_N1))
 
 
 def ahead(x: Tensor, size: int) -> Tensor:

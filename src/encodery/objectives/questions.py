@@ -30,6 +30,9 @@ class QuestionsConfig(Config):
     """For biaffine: numbers that a begin and an end are compared by."""
     longest: Count = Field(default=30, ge=1, le=512)
     """Tokens of the longest answer that is looked for; the report says how long those of the data are."""
+    matches: bool = False
+    """Whether it is told which words of the text stand in the question as well, and which of the question in the text:
+    a small encoder that learns from little finds it hard to see."""
     overlap: int = Field(default=64, ge=0, le=4096)
     """Tokens that the windows of a long context share, so that an answer no longer than these stands whole in one."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
@@ -73,7 +76,7 @@ class Questions:
         self.config = config
 
     def readout(self) -> SpanReadoutConfig:
-        names = ("ends", "rank", "longest", "drop_rate")
+        names = ("ends", "rank", "longest", "matches", "drop_rate")
         return SpanReadoutConfig(**{name: getattr(self.config, name) for name in names})
 
     def task(self) -> Task:
