@@ -14,8 +14,9 @@ from encodery.data.fields import BadField
 from encodery.data.ledger import Ledger, Watch
 from encodery.data.readers import Raw
 from encodery.data.rows import Row, RowMaker
-from encodery.data.tag_field import NOT_TAGGED, TagField, Tagged, Tagset, spans_at
+from encodery.data.tag_field import NOT_TAGGED, TagField
 from encodery.data.tags import Span, misfits, spans_of, tags_of, write_spans
+from encodery.data.tagsets import Tagged, Tagset, spans_at
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.data.units import UnitRule, place
 

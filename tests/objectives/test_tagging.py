@@ -10,8 +10,9 @@ import torch
 
 from conftest import batch_of, documents_of, tiny_model
 from encodery.batch import Batch
-from encodery.data.tag_field import NOT_TAGGED, Tagset
+from encodery.data.tag_field import NOT_TAGGED
 from encodery.data.tags import SchemeName, misfits, tags_of
+from encodery.data.tagsets import Tagset
 from encodery.objectives.tagging import Tagging, TaggingConfig, edge_tags
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_model
-from encodery.data.tag_field import Tagset
 from encodery.data.tags import misfits, tags_of
+from encodery.data.tagsets import Tagset
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.data.units import UnitRule
 from encodery.evaluation.tag_answers import unit_logits

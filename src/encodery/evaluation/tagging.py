@@ -10,8 +10,9 @@ import torch
 
 from encodery.data.corpus import HeldRows
 from encodery.data.loader import Loader
-from encodery.data.tag_field import NOT_TAGGED, Tagged, Tagset
+from encodery.data.tag_field import NOT_TAGGED
 from encodery.data.tags import Span, spans_of
+from encodery.data.tagsets import Tagged, Tagset
 from encodery.data.tokenizers import Tokenizer
 from encodery.data.units import Placed, place
 from encodery.evaluation.intervals import Metric, from_resamples, resampled_sums

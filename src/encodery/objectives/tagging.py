@@ -16,8 +16,9 @@ from encodery.bricks.choices import PoolingName
 from encodery.config import Config
 from encodery.data.rows import Labels
 from encodery.data.store import TokenStore
-from encodery.data.tag_field import NOT_TAGGED, TagField, Tagset
+from encodery.data.tag_field import NOT_TAGGED, TagField
 from encodery.data.tags import SchemeName, parse, write
+from encodery.data.tagsets import Tagset
 from encodery.errors import ConfigError, DataError
 from encodery.heads.crf import Chain, lay_out, log_partition, path_score
 from encodery.heads.tagging_options import TagReadoutConfig

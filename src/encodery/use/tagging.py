@@ -11,8 +11,9 @@ import torch
 from encodery.data.fields import Field
 from encodery.data.sources import DataConfig, Labels, Row
 from encodery.data.store import TokenStore
-from encodery.data.tag_field import TagField, Tagged, Tagset, words_at
+from encodery.data.tag_field import TagField, words_at
 from encodery.data.tags import Span, spans_of
+from encodery.data.tagsets import Tagged, Tagset
 from encodery.data.units import join, place
 from encodery.errors import DataError
 from encodery.evaluation.calibration import probabilities_at
