@@ -62,9 +62,9 @@ def evaluate(
     evaluation = evaluation or EvaluationConfig()
     given = [files] if isinstance(files, str | Path) else list(files)
     data = _data(Path(folder), [str(file) for file in given], columns, paired=task.paired)
-    if task.kind == "vectors":
+    if task.kind in ("vectors", "replaced"):
         raise WeightsError(
-            f"{folder} gives vectors and no answers, so there is nothing to score",
+            f"{folder} was not trained on labels, so there is nothing to score",
             fix="fine-tune it first (start_from)",
         )
     answerer, notes = predictor.answerer, []

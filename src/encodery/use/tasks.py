@@ -6,6 +6,7 @@ from encodery.trained import Trained
 from encodery.use.answers import Answerer, ClassAnswerer, ClassesAnswerer, NumberAnswerer, Silent
 from encodery.use.closeness import BelongingAnswerer, CandidateAnswerer, ClosenessAnswerer, GradeAnswerer
 from encodery.use.pointing import ChoiceAnswerer, QuestionAnswerer, RankAnswerer
+from encodery.use.replaced import ReplacedAnswerer
 from encodery.use.tagging import TagAnswerer
 from encodery.use.writing import ContinuingAnswerer, WritingAnswerer
 
@@ -18,6 +19,7 @@ ANSWERERS: dict[str, type[Answerer]] = {
     "choose": ChoiceAnswerer,
     "tag": TagAnswerer,
     "write": WritingAnswerer,
+    "replaced": ReplacedAnswerer,
     "causal": ContinuingAnswerer,
 }
 
