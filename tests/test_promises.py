@@ -16,8 +16,13 @@ from encodery.batch import Batch, Layout, layout_of
 from encodery.bricks.positions import Rotary
 from encodery.encoders import kernels
 from encodery.encoders.patterns import Pattern
-from encodery.model import Model
+from encodery.heads.replaced import ReplacedReadout
+from encodery.model import Model, without_companions
+from encodery.objectives.distil import Distil, DistilConfig
 from encodery.objectives.masked import Masked, MaskedConfig
+from encodery.objectives.reconstruct import Autoencode, AutoencodeConfig
+from encodery.objectives.replaced import Replaced, ReplacedConfig
+from encodery.objectives.several import Several
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from options import NAMED
 
@@ -365,3 +370,73 @@ def test_dropout_in_a_long_document_has_the_gradient_of_what_was_dropped(monkeyp
         found.append((mixed.detach(), *torch.autograd.grad(mixed.square().sum(), given)))
     for one, other in zip(*found):
         torch.testing.assert_close(one, other)
+
+
+def learning_objective(kind: str) -> Any:
+    """An objective whose readout decides itself what the encoder reads."""
+    given = {"vocab_size": 50, "mask_id": 4, "special_ids": frozenset(range(5))}
+    if kind == "several":
+        parts = [Masked(MaskedConfig(share=0.5), **given), learning_objective("tsdae"), learning_objective("tied")]
+        return Several(parts, (1.0, 1.0, 1.0), ("a", "b", "c"))
+    if kind in ("tsdae", "retromae"):
+        return Autoencode(AutoencodeConfig(method=kind), **given)  # type: ignore[arg-type]
+    if kind == "distil":
+        teacher = tiny_model(seed=5, width=24, depth=3, readout={"kind": "vector"})
+        return Distil(DistilConfig(teacher="t", match=("hidden", "vectors")), teacher)
+    return Replaced(ReplacedConfig(share=0.5, sharing=kind), **given)  # type: ignore[arg-type]
+
+
+every_learning = pytest.mark.parametrize(
+    "kind", ["tied", "disentangled", "separate", "tsdae", "retromae", "distil", "several"]
+)
+LEARNERS: list[dict[str, Any]] = [{}, {"kind": "recurrent"}, {"positions": "disentangled"}, {"frontend": {"width": 12}}]
+
+
+@every_learning
+@pytest.mark.parametrize("encoder", LEARNERS, ids=named)
+def test_every_parameter_of_what_teaches_the_encoder_gets_a_gradient(kind: str, encoder: dict[str, Any]) -> None:
+    objective = learning_objective(kind)
+    model = tiny_model(**encoder, readout=objective.readout().model_dump()).train()
+    batch = objective.prepare(packed(documents_of(LENGTHS)), np.random.default_rng(0), 0.0)
+    objective.loss(model(batch), batch).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+@every_learning
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_what_teaches_the_encoder_bears_padding(kind: str, dtype: torch.dtype) -> None:
+    """Row 5, for objectives with a pass of their own; no text at all is no loss."""
+    objective = learning_objective(kind)
+    model = tiny_model(readout=objective.readout().model_dump()).train()
+    (document,) = documents_of([9])
+    for rows in ([[document], [], []], [[], [], []]):
+        batch = objective.prepare(batch_of(rows, 16), np.random.default_rng(0), 0.0)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = objective.loss(model(batch), batch)
+        loss.total.backward()
+        assert torch.isfinite(loss.total)
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        if not any(rows):
+            assert int(loss.count) == 0 and float(loss.total.detach()) == 0.0
+
+
+@every_learning
+def test_what_is_kept_reads_as_what_was_learned(kind: str) -> None:
+    """The encoder's vectors stay when what only taught it is thrown away; a disentangled table is settled first."""
+    objective = learning_objective(kind)
+    model = tiny_model(readout=objective.readout().model_dump()).eval()
+    batch = packed(documents_of(LENGTHS))
+    if isinstance(model.readout, ReplacedReadout) and model.readout.difference is not None:
+        with torch.inference_mode():
+            seen = model(batch).logits
+        kept = without_companions(model)
+        with torch.inference_mode():
+            torch.testing.assert_close(kept(batch).logits, seen, atol=1e-5, rtol=1e-5)
+    else:
+        before = answers(model, batch)
+        kept = without_companions(model)
+        for one, other in zip(before, answers(kept, batch)):
+            assert torch.equal(one, other)
+    assert not [name for name, _ in kept.named_parameters() if "generator" in name or "decoder" in name]
