@@ -42,7 +42,7 @@ DemoFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where its data
 
 NewRecipe = Annotated[Path, typer.Option("--output", "-o", metavar="RECIPE", help="Recipe to write.")]
 TaskName = Annotated[
-    str | None, typer.Option(metavar="TASK", help="classify, multilabel, regress or masked (no labels).")
+    str | None, typer.Option(metavar="TASK", help="classify, multilabel, regress, tag, ... or masked (no labels).")
 ]
 Tokens = Annotated[int | None, typer.Option(help="Tokens of a document, for the FLOPs.", min=3)]
 HelpTexts = Annotated[bool, typer.Option("--help-texts", help="Explain every key.")]

@@ -76,4 +76,5 @@ def test_what_is_no_tagged_text(tmp_path: Path) -> None:
         look_at_files([path], task="tag")
     tagged = table(tmp_path / "b.jsonl", [{"text": WORDS[0], "tags": NER[0], "label": "ab"[n % 2]} for n in range(60)])
     assert look_at_files([tagged], task="masked").task == "masked"
-    assert look_at_files([tagged], label="label").task == "classify"
+    assert look_at_files([tagged], text="text", label="label").task == "classify"
+    assert look_at_files([tagged], task="tag", label="label").label == "label"

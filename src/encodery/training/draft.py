@@ -108,7 +108,7 @@ def look_at_files(
         pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
     separator = "|"
     if seen is not None:
-        label = _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
+        label = label or _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
     elif label is None and task not in ("masked", "answer"):
         label = _label_column(table, {text, pair}, numbers=task == "regress")
     values = [value for value in table.get(label or "", []) if value not in (None, "")]
@@ -163,7 +163,8 @@ def _special(
         pointing = look_for_pointing(table, task)
     if pointing is None and task in ("answer", "choose"):
         raise no_pointing(task, path, list(table))
-    seen = look_for_tags(table, text) if task in (None, "tag") and pointing is None and not told else None
+    asked = task == "tag" or (task is None and not told)
+    seen = look_for_tags(table, text) if asked and pointing is None else None
     if seen is None and task == "tag":
         raise DataError(
             f"{path} has no columns that look like tagged texts",
