@@ -96,5 +96,5 @@ def test_a_language_model(tmp_path: Path, encoder: str) -> None:
     assert text.startswith("the film")
     with pytest.raises(DataError, match="prompt 1 has"):
         model.write([" river" * 200])
-    with pytest.raises(ConfigError, match="objective.kind: causal needs"):
+    with pytest.raises(ConfigError, match=r"objective\.kind: causal needs"):
         trained(tmp_path, objective={"kind": "causal"})
