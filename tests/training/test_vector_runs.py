@@ -92,7 +92,7 @@ def test_pairs_with_negatives_in_large_batches(world: World) -> None:
     """Chance finds one of ten things; three batches a step are looked at together."""
     objective = {"kind": "embed", "dimensions": [8], "learn_temperature": True, "symmetric": True}
     result = world.run(data=PAIRS, objective=objective, training={"accumulate": 3, "budget": "40 steps"})
-    assert result.record.main_metric == "mrr_10" and value(result, "success_1") > 0.4
+    assert result.record.main_metric == "mrr_10" and value(result, "success_1") > 0.25
     assert [row.name for row in result.record.comparison] == ["BM25", "cosine of TF-IDF", "encoder"]
     assert "the first 8 numbers of its vectors get" in result.record.comparison[-1].note
     used = encodery.load(result.folder)
@@ -129,7 +129,7 @@ def test_pairs_with_numbers(world: World, loss: str) -> None:
 
 def test_late_interaction(world: World) -> None:
     result = world.run(data=PAIRS, objective={"kind": "embed", "late": True, "width": 16})
-    assert value(result, "success_1") > 0.4
+    assert value(result, "success_1") > 0.25
     used = encodery.load(result.folder)
     found = used.compare(["we saw bread"], ["one loaf", "a string"])
     assert found.shape == (1, 2) and np.abs(found).max() <= 1 + 1e-5
