@@ -196,7 +196,7 @@ def suggestion(path: Path_, holder: type[BaseModel] | None, schema: type[BaseMod
     def shared(key: str) -> int:
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(above, key.split("."))))
 
-    places = sorted(elsewhere.get(name, []), key=shared, reverse=True)
+    places = sorted((key for key in elsewhere.get(name, []) if key != dotted(path)), key=shared, reverse=True)
     return f", did you mean '{places[0]}'?" if places else ""
 
 
@@ -244,6 +244,8 @@ def _problem(path: Path_, found: _Found, schema: type[BaseModel] | None) -> Prob
         names = list(found.holder.model_fields) if found.holder else []
         more = ", ..." if len(names) > shown_names else ""
         expected = f"one of {', '.join(names[:shown_names])}{more}" if names else ""
+        if of_other := _kinds_with(path, found.holder, schema):
+            return Problem("", key, of_other, expected, "", path, kind)
         hint = suggestion(path, found.holder, schema)
         return Problem("", key, "unknown key", expected, hint, path, kind)
     if kind == "missing":
@@ -265,6 +267,17 @@ def _problem(path: Path_, found: _Found, schema: type[BaseModel] | None) -> Prob
     if kind in ("value_error", "assertion_error", "unknown_preset"):
         return Problem("", key, _plain(str(first["msg"])), expected="", path=path, type=kind)
     return Problem("", key, f"{given} does not fit", expected, hint, path, kind)
+
+
+def _kinds_with(path: Path_, holder: type[BaseModel] | None, schema: type[BaseModel] | None) -> str:
+    """For a key that other kinds of the section have, what to say; else nothing."""
+    slot = _slot_at(schema, path[:-1]) if schema else Slot(())
+    own = [tag for tag, model in slot.tags.items() if model is holder]
+    others = [tag for tag, model in slot.tags.items() if path[-1] in model.model_fields]
+    if not own or not others:
+        return ""
+    which, verb = " and ".join(others), "has" if len(others) == 1 else "have"
+    return f"{slot.discriminator} {own[0]} has no such key; {slot.discriminator} {which} {verb} it"
 
 
 def _slot_at(schema: type[BaseModel], path: Path_) -> Slot:

@@ -72,7 +72,7 @@ def copied(source: Path, tmp_path: Path) -> Path:
 def test_packed_hidden_states_are_those_of_a_padded_batch_of_transformers(source: Path) -> None:
     trained = read_huggingface(source)
     predictor = Predictor(trained)
-    store = predictor._store(TEXTS, 0)
+    _, store = predictor._store(TEXTS, 0)
     from encodery.data.loader import Place
 
     theirs = their_states(source, TEXTS)
@@ -140,7 +140,10 @@ def test_a_folder_that_is_none_is_refused(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, r"model_type 'llama'\n  expected: one of: albert, bert"),
+        (
+            {"model_type": "llama"},
+            r"family model_type 'llama' is not known here\n  expected: one of: albert, bert(.|\n)*train an encoder",
+        ),
         ({"model_type": "modern-bert"}, r"did you mean 'modernbert'\?"),
         ({"hidden_act": "quick_gelu"}, r"hidden_act of config\.json is 'quick_gelu'\n  expected: one of: gelu"),
         ({"hidden_act": ["gelu"]}, r"hidden_act"),
@@ -162,7 +165,9 @@ def test_weights_that_are_missing_misshapen_or_unknown_are_named_as_in_the_file(
     folder = copied(source, tmp_path)
     lost = "bert.encoder.layer.1.output.dense.bias"
     with_weights(folder, lambda weights: weights.pop(lost))
-    with pytest.raises(WeightsError, match=rf"1 missing in the file: {lost} \[32\]"):
+    with pytest.raises(
+        WeightsError, match=rf"{folder}: the weights do not fit(.|\n)*1 missing in the file: {lost} \[32\]"
+    ):
         read_huggingface(folder)
     with_weights(folder, lambda weights: weights.update({lost: torch.zeros(31)}))
     with pytest.raises(WeightsError, match=rf"{lost}: the model has \[32\], the file \[31\]"):
@@ -178,6 +183,12 @@ def test_weights_that_are_missing_misshapen_or_unknown_are_named_as_in_the_file(
     with pytest.raises(WeightsError, match=r"no weight embeddings\.word_embeddings\.weight"):
         with_weights(folder, lambda weights: weights.pop("bert.embeddings.word_embeddings.weight"))
         read_huggingface(folder)
+
+
+def test_a_folder_of_ours_need_not_be_converted(source: Path, tmp_path: Path) -> None:
+    read_huggingface(source).save(tmp_path / "ours", card="", metrics={})
+    with pytest.raises(WeightsError, match=r"ours is a model folder of encodery(.|\n)*start_from"):
+        read_huggingface(tmp_path / "ours")
 
 
 def test_weights_that_an_encoder_does_not_need_are_noted(source: Path, tmp_path: Path) -> None:

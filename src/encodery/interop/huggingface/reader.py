@@ -44,13 +44,13 @@ def read_huggingface(given: str | Path) -> Trained:
     head = said and not is_sentence(folder)
     try:
         config = read_config(family, sizes, head=head)
+        if not head:
+            config = config.model_copy(update={"readout": sentence.readout()})
+        weights, notes = weights_of(family, sizes, config, theirs, prefix)
+        weights |= sentence.weights
+        check_fit(shapes_of(config), {name: tuple(value.shape) for name, value in weights.items()})
     except WeightsError as problem:
         raise WeightsError(f"{body}: {problem.given}", expected=problem.expected, fix=problem.fix) from None
-    if not head:
-        config = config.model_copy(update={"readout": sentence.readout()})
-    weights, notes = weights_of(family, sizes, config, theirs, prefix)
-    weights |= sentence.weights
-    check_fit(shapes_of(config), {name: tuple(value.shape) for name, value in weights.items()})
     model = Model(config)
     model.load_state_dict(weights)
     tokenizer = _tokenizer(body, family, config, lowercase=sentence.lowercase, masks=head)
@@ -79,9 +79,16 @@ def _family_of(sizes: Sizes, file: Path) -> Family:
             fix="encodery.interop.huggingface.read_vision opens it",
         )
     if name not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        near = nearest(str(name), FAMILIES)
-        raise WeightsError(f"{file}: model_type {name!r}{near}", expected=f"one of: {known}")
+        if name is None and "model" in sizes and "task" in sizes:
+            raise WeightsError(
+                f"{file.parent} is a model folder of encodery",
+                fix="use it as it is: encodery predict, start_from in a recipe, or encodery export for other programs",
+            )
+        raise WeightsError(
+            f"{file}: the family model_type {name!r} is not known here{nearest(str(name), FAMILIES)}",
+            expected=f"one of: {', '.join(sorted(FAMILIES))}",
+            fix="take a model of one of these families, or train an encoder of your own on the same texts",
+        )
     return FAMILIES[name]
 
 
