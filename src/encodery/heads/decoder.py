@@ -20,7 +20,6 @@ from encodery.frontends.text import TextFrontend
 from encodery.heads.decoder_options import CausalTransformerConfig, DecoderConfig, ForwardRecurrentConfig
 from encodery.heads.recurrent_decoder import AskingRecurrent
 
-
 FIRST_GAIN = 0.5
 """What the last norm multiplies with at the start where the output matrix is a table of embeddings. With 1 the first
 logits are so large that the loss begins at twice the entropy or more; after 60 steps on captions the surprise was 4.21
