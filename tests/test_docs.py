@@ -197,7 +197,7 @@ def test_recipes_load(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_recipes_load_and_say_how_they_are_run(file: Path) -> None:
-    resolved = load_config(Recipe, file, [], environment={"ENCODERY_DATA": "/data"})
+    resolved = load_config(Recipe, file, [], environment={"ENCODERY_DATA": "/data", "MADE": "/made"})
     assert resolved.config.name
     head = "\n".join(line for line in file.read_text(encoding="utf-8").splitlines()[:15] if line.startswith("#"))
     assert f"encodery train recipes/{file.name}" in head, "the head of a recipe shows the command that runs it"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from conftest import PLAIN, make_texts
 from encodery.data.branches import KnowledgeWriter
+from encodery.data.composing import samples_of_row
 from encodery.data.corpus import Reading, held_rows, length_facts, sample_lengths, training_store
 from encodery.data.knowledge import (
     InjectionConfig,
@@ -23,7 +24,6 @@ from encodery.data.knowledge import (
     read_triples,
 )
 from encodery.data.ledger import Ledger
-from encodery.data.composing import samples_of_row
 from encodery.data.loader import Loader, Place, StoredWindows, StreamedWindows
 from encodery.data.mentions import FIRST, Linker, NameFinder
 from encodery.data.rows import Mention

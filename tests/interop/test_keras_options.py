@@ -13,8 +13,11 @@ from encodery.errors import MissingExtra, WeightsError
 from encodery.frontends.options import OWN_OPTIONS, TextConfig
 from encodery.heads.options import ReadoutConfig
 from encodery.interop.keras_encoder.options import KNOWN, REFUSED, read_config
+from encodery.interop.keras_encoder.options import READOUTS as WITH_KERAS
 
-READOUTS = [config for config in get_args(get_args(ReadoutConfig)[0]) if config().kind != "links"]
+READOUTS = [
+    config for config in get_args(get_args(ReadoutConfig)[0]) if config.model_fields["kind"].default in WITH_KERAS
+]
 SECTIONS = {"frontend": [TextConfig], "encoder": [TransformerConfig], "readout": READOUTS}
 
 
@@ -55,6 +58,7 @@ def model(**changes: Any) -> dict[str, Any]:
         ),
         ({"readout": {"kind": "document", "ngrams": 2}}, "readout.ngrams is 2"),
         ({"readout": {"kind": "links"}}, "readout.kind is 'links'"),
+        ({"readout": {"kind": "spans"}}, "readout.kind is 'spans'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -79,7 +79,7 @@ FIXES: Final[dict[str, str]] = {
     MISSING_ANSWERS: "give the row its answers ([] for none), or correct `answers:` in the recipe",
     BAD_ANSWERS: 'write the answers as [{"text": "...", "start": 0}], and [] where the text has none',
     ANSWER_ELSEWHERE: "give the offset in characters, from 0, at which the answer begins, or correct its text",
-    BAD_NEGATIVES: 'give the row its wrong answers: a text, a list of texts, or [] for none; or correct `negatives:`',
+    BAD_NEGATIVES: "give the row its wrong answers: a text, a list of texts, or [] for none; or correct `negatives:`",
     MISSING_CHOICES: "give the row its options, or correct `choices:` in the recipe",
     BAD_CHOICES: 'write the options as a list of texts, such as ["...", "..."]',
     NO_SUCH_CHOICE: "write the label as the number of the right option from 0, as its letter, or as its text",

@@ -18,9 +18,12 @@ from encodery.errors import DataError
 from encodery.heads.options import DocumentReadoutConfig
 from encodery.heads.tagging_options import TagReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
+from encodery.objectives.choices import Choices, ChoicesConfig
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.contrastive_options import EmbedConfig
 from encodery.objectives.knowledge import KnowledgeMaskedConfig, link_readout
+from encodery.objectives.ordinal import Ordinal, OrdinalConfig
+from encodery.objectives.questions import Questions, QuestionsConfig
 from encodery.objectives.ranking import RankConfig, Ranking
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.objectives.tagging import Tagging, TaggingConfig
@@ -136,12 +139,19 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
         elif isinstance(objective, TaggingConfig):
             readout, said = _tag_readout(resolved, objective)
             share, own_notes = 0.0, own_notes + said
+        elif isinstance(objective, QuestionsConfig):
+            readout, share = Questions(objective).readout(), 0.0
+        elif isinstance(objective, ChoicesConfig):
+            readout, share = Choices(objective).readout(), 0.0
         elif isinstance(objective, Unlabelled):
             readout, share = unlabelled_readout(objective, resolved.base), asked_share(objective)
         else:
             outputs, said = _outputs(resolved, objective)
-            own_notes += said
-            readout, share = _document_readout(objective, outputs), 0.0
+            own_notes, share = own_notes + said, 0.0
+            if isinstance(objective, OrdinalConfig):
+                readout = Ordinal(objective, labels=_numbered(max(2, outputs))).readout()
+            else:
+                readout = _document_readout(objective, outputs)
         frontend = frontend.model_copy(update={"vocab_size": vocabulary})
         with torch.device("meta"):
             readout = with_own_matrix(readout, frontend)
@@ -177,10 +187,15 @@ def _tag_readout(resolved: Resolved[Recipe], objective: TaggingConfig) -> tuple[
 
 def _document_readout(objective: SupervisedConfig, outputs: int) -> DocumentReadoutConfig:
     unweighted = objective.model_copy(update={"class_weights": "none"})
-    return Supervised(unweighted, labels=[str(number) for number in range(outputs)]).readout()
+    return Supervised(unweighted, labels=_numbered(outputs)).readout()
 
 
-def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig) -> tuple[int, list[str]]:
+def _numbered(outputs: int) -> list[str]:
+    """Names for so many labels."""
+    return [str(number) for number in range(outputs)]
+
+
+def _outputs(resolved: Resolved[Recipe], objective: SupervisedConfig | OrdinalConfig) -> tuple[int, list[str]]:
     """How many numbers the answer has: from the labels of the first rows."""
     if objective.kind == "regress":
         return 1, []

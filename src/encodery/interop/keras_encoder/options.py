@@ -57,6 +57,8 @@ REFUSED: dict[str, str] = {
 """What is refused, and why: an option with any value but its default, or with this one."""
 
 
+READOUTS = ("word", "document", "vector")
+"""The kinds of readouts that are here."""
 KINDS = {
     "frontend": ("text", "what comes in is text"),
     "encoder": ("transformer", "only the Transformer is written in Keras"),
@@ -78,6 +80,9 @@ def read_config(given: Mapping[str, Any] | KerasModelConfig) -> KerasModelConfig
     Raises WeightsError that names the option which this encoder does not have, and why.
     """
     config = given if isinstance(given, KerasModelConfig) else _validated(given)
+    if config.readout is not None and (kind := config.readout.kind) not in READOUTS:
+        here = f"only those of the kinds {', '.join(READOUTS)} are written in Keras"
+        raise refusal("readout.kind", kind, REFUSED.get(f"readout.kind={kind}", here))
     for section, names in KNOWN.items():
         part = getattr(config, section)
         for name, field in type(part).model_fields.items() if part is not None else ():
