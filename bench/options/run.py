@@ -186,6 +186,9 @@ def write(found: dict[str, dict[str, Any]]) -> None:
     text = HEAD.format(
         tokens=some["pretrain_tokens"], rounds=ROUNDS, date=some["date"], hardware=some["hardware"], versions=versions
     )
+    missing = [name for name in VARIANTS if name not in found]
+    if missing:
+        lines.append(f"\nNot run yet: {', '.join(missing)}.")
     TABLE.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
 
 
