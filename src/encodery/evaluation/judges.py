@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from encodery.model import Model
 from encodery.trained import Task
 
 
-class Judge:
+class Judge(ABC):
     """Scores the answers of a model to one task.
 
     What `found` gives is opaque to all others: it goes back into the other methods, with the rows it was found on.
@@ -30,13 +31,13 @@ class Judge:
         self.task = task
 
     @property
+    @abstractmethod
     def main_metric(self) -> str:
         """The metric that runs are compared by; higher is better (evaluation/metrics.py names it)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def found(self, model: Model, held: HeldRows, loader: Loader, dtype: torch.dtype) -> Any:
         """What the model says of every row, in the order of the data, whatever the packing."""
-        raise NotImplementedError
 
     def glance(self) -> Judge:
         """Who judges while a run is learning: one that takes less time, where `found` takes long."""
@@ -52,16 +53,16 @@ class Judge:
         del found, held
         return self
 
+    @abstractmethod
     def quick(self, found: Any, held: HeldRows) -> dict[str, float]:
         """`loss` and `metric`, the main one, without an interval: for validation while training. With `score`, which
         decides which weights are kept, where that is not the metric."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(
         self, found: Any, held: HeldRows, *, rng: np.random.Generator, resamples: int = 1000
     ) -> dict[str, Metric]:
         """All metrics with their 95 % intervals."""
-        raise NotImplementedError
 
     def each(self, found: Any, held: HeldRows) -> np.ndarray | None:
         """A number for each row whose mean is the main metric, (rows,): for differences on the same rows. None where
