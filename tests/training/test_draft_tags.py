@@ -41,7 +41,7 @@ def test_words_with_tags_and_an_intent(tmp_path: Path) -> None:
     assert draft.tags.detected.scheme == "bio"
     recipe, objective = drafted(draft, tmp_path / "a.yaml")
     assert (recipe.data.text, recipe.data.tags, recipe.data.label) == ("words", "ner", "intent")
-    assert objective.intent and objective.units == "words"
+    assert objective.intent and objective.units == "words" and objective.linear
     assert any("intent is learned beside the tags" in guess for guess in draft.guesses)
     assert "2 do not fit" not in (tmp_path / "a.yaml").read_text(encoding="utf-8")
 

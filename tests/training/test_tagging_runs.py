@@ -11,6 +11,7 @@ import pytest
 
 import encodery
 from encodery.errors import ConfigError, DataError, EncoderyError
+from encodery.heads.tags import TagReadout
 from encodery.training.run import RunResult
 from encodery.use.lines import answer_lines
 from encodery.use.score import evaluate
@@ -120,6 +121,37 @@ def test_tags_and_intent_from_recipe_to_answer(world: World) -> None:
     for wrong in (5, ["a", ""], {"texts": "a"}):
         with pytest.raises(DataError, match="a text, or a list of words"):
             used.predict([wrong])  # type: ignore[list-item]
+
+
+def test_a_linear_answer_stands_beside_the_encoder(world: World) -> None:
+    """Fitted on the same rows, weighed on the validation rows, kept with the model, and said in the table."""
+    linear = {"linear": True, "linear_buckets": 4096}
+    result = world.run(objective=linear, training={"budget": "4 steps"}, evaluation={"compare": [], "resamples": 100})
+    (row,) = result.record.comparison
+    assert "its encoder alone gets" in row.note and "its linear answer alone" in row.note
+    assert value(result) > 0.95, "four steps teach the encoder nothing, so this is the linear answer"
+    used = encodery.load(result.folder)
+    readout = used.trained.model.readout
+    assert isinstance(readout, TagReadout) and readout.lexical is not None
+    assert float(readout.lexical.weight.abs().sum()) > 0 and readout.mix[1] > readout.mix[0]
+    text = "then miss Kim saw a dog in New York please"
+    (answer,) = used.predict([text])
+    assert [(one["text"], one["label"]) for one in answer["entities"]] == [("Kim", "PER"), ("New York", "LOC")]
+    again = evaluate(result.folder, world.folder / "dev.jsonl")
+    assert again.metrics["span_f1"]["value"] == pytest.approx(value(result), abs=1e-6)
+
+
+def test_a_linear_answer_without_a_field_and_about_characters(world: World) -> None:
+    rng = random.Random(5)
+    rows = [{"words": [rng.choice(HANZI[rng.choice("nvw")]) for _ in range(rng.randint(3, 9))]} for _ in range(200)]
+    files = {name: world.write(name, some) for name, some in (("zh", rows[:160]), ("zh_dev", rows[160:]))}
+    data = {"train": files["zh"], "validation": files["zh_dev"], "text": "words"}
+    asked = {"units": "characters", "linear": True, "crf": False}
+    result = world.run(
+        data=data, objective=asked, tokenizer={"kind": "characters"}, training={"budget": "2 steps"},
+        evaluation={"compare": [], "resamples": 100},
+    )  # fmt: skip
+    assert value(result) > 0.9
 
 
 def test_spans_of_plain_texts_without_a_field(world: World) -> None:

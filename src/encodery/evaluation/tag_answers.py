@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +19,8 @@ from encodery.model import Model
 
 _NUMBERS_AT_ONCE = 1 << 20
 """Scores of pairs of tags that the search for the best path looks at in one step."""
-
-
+_FITTED, _LEAST_FITTED = 400_000, 2_000
+"""Scores (units, times tags) that weights are fitted to, and units at least."""
 _NO_CUT = 1 << 40
 """Tokens to the end of a window where no text is cut off."""
 
@@ -28,13 +28,15 @@ _NO_CUT = 1 << 40
 @dataclass(frozen=True)
 class UnitLogits:
     """Logits (U, C) of the units of all rows, in order, the row of each (U,), and what follows what; of the class of
-    the whole text `classes` (rows, K), where the model tells it. A unit here is what has a token of its own."""
+    the whole text (rows, K) beside them. A unit here is what has a token of its own. Where the readout weighs two
+    answers, `parts` are these."""
 
     logits: Tensor
     row: Tensor
     rows: int
     chain: Chain
     classes: np.ndarray | None = None
+    parts: tuple[UnitLogits, ...] = ()
 
     def chunks(self) -> Iterator[tuple[slice, Tensor, int, int]]:
         """Stretches of rows that fit in memory: (units, the row of each counted from 0, rows, the first row)."""
@@ -95,6 +97,43 @@ class UnitLogits:
             units += int(whole[owner].sum())
         return total, units
 
+    def first(self, rows: int) -> UnitLogits:
+        """The units of the first rows alone."""
+        units = int(np.searchsorted(self.row.numpy(), rows))
+        return UnitLogits(self.logits[:units], self.row[:units], min(rows, self.rows), self.chain)
+
+
+def with_mix(found: UnitLogits, readout: TagReadout) -> UnitLogits:
+    """The answer that its parts come to, as the readout weighs them now."""
+    if not found.parts:
+        return found
+    encoder, linear = found.parts
+    mix = readout.mix.cpu()
+    chain = Chain(*(part.detach().cpu() for part in readout.chain()))
+    return replace(found, logits=mix[0] * encoder.logits + mix[1] * linear.logits, chain=chain)
+
+
+def fit_tag_mix(readout: TagReadout, found: UnitLogits, tag: Tensor, *, crf: bool) -> None:
+    """Weigh the answers of the readout so that the tags (U,) of some rows surprise it least."""
+    from scipy.optimize import minimize
+
+    if not found.parts or not len(tag):
+        return
+    most = max(_LEAST_FITTED, _FITTED // found.logits.shape[1])
+    rows = int(found.row[min(most, len(found.row)) - 1]) + 1
+    few = replace(found.first(rows), parts=tuple(part.first(rows) for part in found.parts))
+    own = tag[: len(few.row)]
+
+    def surprise(weights: np.ndarray) -> float:
+        readout.mix.copy_(torch.from_numpy(np.asarray(weights)))
+        total, units = with_mix(few, readout).loss(own, crf=crf)
+        return total / max(1, units)
+
+    even = np.full(2, 0.5)
+    with torch.no_grad():
+        best = minimize(surprise, even, bounds=[(0.0, 20.0)] * 2, method="L-BFGS-B", options={"eps": 1e-3})
+        surprise(best.x if best.fun < surprise(even) else even)
+
 
 def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dtype) -> UnitLogits:
     """What the model says of every row of a store, in order. Of a unit that several windows hold, the window counts
@@ -105,13 +144,13 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
     config, around = model.readout.config, loader.maker.around
     starts, sizes = np.asarray(store.starts), np.diff(store.starts)
     flat = np.flatnonzero(np.asarray(store.beside["tags"]))
-    logits = np.zeros((flat.size, len(config.tags)), dtype=np.float32)
+    logits = np.zeros((1 + config.linear, flat.size, len(config.tags)), dtype=np.float32)
     context = np.full(flat.size, -1, dtype=np.int64)
     classes, weight = np.zeros((store.rows, config.classes)), np.zeros(store.rows)
     device = model.device
     model.eval()
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        chain = Chain(*(part.float().cpu() for part in model.readout.chain()))
+        chains = [Chain(*(part.float().cpu() for part in chain)) for chain in model.readout.chains()]
         for batch, _ in loader.epoch(Place()):
             output = model(batch.to(device))
             assert output.logits is not None
@@ -132,7 +171,8 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
             order = np.argsort(around_unit, kind="stable")
             order = order[around_unit[order] > context[number[order]]]
             context[number[order]] = around_unit[order]
-            logits[number[order]] = output.logits.float().cpu().numpy()[order]
+            for own, part in zip(logits, output.parts or (output.logits,)):
+                own[number[order]] = part.float().cpu().numpy()[order]
             if output.classes is not None:
                 tokens = layout.lengths.cpu().numpy().astype(np.float64)
                 np.add.at(classes, uids, output.classes.float().cpu().numpy() * tokens[:, None])
@@ -141,7 +181,10 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
     assert seen.all() or loader.maker.long == "cut", "a unit was left out of the batches"
     row_U = np.searchsorted(starts, flat, "right") - 1
     whole = (classes / np.maximum(weight, 1e-9)[:, None]).astype(np.float32) if config.classes else None
-    return UnitLogits(torch.from_numpy(logits), torch.from_numpy(row_U), store.rows, chain, whole)
+    row = torch.from_numpy(row_U)
+    parts = [UnitLogits(torch.from_numpy(own), row, store.rows, chain) for own, chain in zip(logits, chains)]
+    found = replace(parts[0], classes=whole, parts=tuple(parts) if config.linear else ())
+    return with_mix(found, model.readout)
 
 
 def continuing(names: tuple[str, ...], scheme: SchemeName) -> Tensor:

@@ -19,9 +19,11 @@ from encodery.evaluation.intervals import Metric, from_resamples, resampled_sums
 from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.evaluation.tag_answers import UnitLogits, unit_logits
+from encodery.evaluation.tag_answers import UnitLogits, fit_tag_mix, unit_logits, with_mix
 from encodery.evaluation.tagged_texts import count_spans, each_text, right_units, score_tags, span_table, tag_table
 from encodery.evaluation.tagging_baselines import TaggedBaseline, linear_tagger, majority_tag, tag_of_the_word
+from encodery.evaluation.wording import value_text
+from encodery.heads.tags import TagReadout
 from encodery.model import Model
 from encodery.trained import Task
 
@@ -86,23 +88,27 @@ class TagJudge(Judge):
         return TrueTags(units, tags, placed, words)
 
     def found(self, model: Model, held: HeldRows, loader: Loader, dtype: torch.dtype) -> TagAnswers:
-        logits, truth, names = unit_logits(model, held.store, loader, dtype), self.truth(held), self.tagset.names
+        return self._read(unit_logits(model, held.store, loader, dtype), held)
+
+    def _read(self, logits: UnitLogits, held: HeldRows) -> TagAnswers:
+        """The tags of the best paths."""
+        truth, names = self.truth(held), self.tagset.names
         paths = ([names[number] for number in path] for path in logits.best())
         tags = [self.tagset.unit_tags(path, placed) for path, placed in zip(paths, truth.placed)]
         return TagAnswers(tags, logits)
 
+    def adapted(self, model: Model, found: TagAnswers, held: HeldRows) -> TagAnswers:
+        """Where a linear answer stands beside the encoder's: after the two are weighed on these rows."""
+        if not found.logits.parts:
+            return found
+        assert isinstance(model.readout, TagReadout)
+        fit_tag_mix(model.readout, found.logits, _numbers(held), crf=self.crf)
+        return self._read(with_mix(found.logits, model.readout), held)
+
     def quick(self, found: TagAnswers, held: HeldRows) -> dict[str, float]:
-        numbers = np.asarray(held.store.beside["tags"])
-        tag = torch.from_numpy(numbers[numbers > 0].astype(np.int64)) - NOT_TAGGED - 1
-        total, units = found.logits.loss(tag, crf=self.crf)
+        total, units = found.logits.loss(_numbers(held), crf=self.crf)
         loss = total / max(1, units)
-        truth = self.truth(held)
-        if self.tagset.scheme == "none":
-            right, all_units = right_units(found.tags, truth.tags)
-            metric = float(right.sum() / max(1, all_units.sum()))
-        else:
-            counts = count_spans(found.tags, truth.tags)
-            metric = 2 * float(counts.hit.sum()) / max(1.0, float(counts.predicted.sum() + counts.true.sum()))
+        metric = self._metric(found, held)
         classes = found.logits.classes
         if classes is not None:
             wanted = _labels(held)
@@ -111,6 +117,14 @@ class TagJudge(Judge):
             # Weights are kept where both heads are good.
             metric = (metric + float((classes.argmax(1) == wanted).mean())) / 2
         return {"loss": loss, "metric": metric}
+
+    def _metric(self, found: TagAnswers, held: HeldRows) -> float:
+        truth = self.truth(held)
+        if self.tagset.scheme == "none":
+            right, all_units = right_units(found.tags, truth.tags)
+            return float(right.sum() / max(1, all_units.sum()))
+        counts = count_spans(found.tags, truth.tags)
+        return 2 * float(counts.hit.sum()) / max(1.0, float(counts.predicted.sum() + counts.true.sum()))
 
     def scores(
         self, found: TagAnswers, held: HeldRows, *, rng: np.random.Generator, resamples: int = 1000
@@ -130,9 +144,15 @@ class TagJudge(Judge):
         return each_text(found.tags, self.truth(held).tags, self.tagset.scheme)
 
     def note(self, found: TagAnswers, held: HeldRows) -> str:
-        if found.classes is None:
-            return ""
-        return f"the class of the text is right in {float((found.classes == _labels(held)).mean()):.1%} of the rows"
+        said: list[str] = []
+        if found.logits.parts:
+            alone = [self._read(part, held) for part in found.logits.parts]
+            encoder, linear = (value_text(self._metric(one, held), self.main_metric) for one in alone)
+            said.append(f"its encoder alone gets {encoder}, its linear answer alone {linear}")
+        if found.classes is not None:
+            right = float((found.classes == _labels(held)).mean())
+            said.append(f"the class of the text is right in {right:.1%} of the rows")
+        return "; ".join(said)
 
     def baselines(
         self,
@@ -225,6 +245,12 @@ def shown_spans(text: str, units: np.ndarray, spans: list[Span]) -> str:
     """Spans with their labels, as a person would list them; `none` without any."""
     parts = [f"[{text[units[one.start, 0] : units[one.stop - 1, 1]]}] {one.label}".strip() for one in spans]
     return ", ".join(parts[:_SHOWN_UNITS]) or "none"
+
+
+def _numbers(held: HeldRows) -> torch.Tensor:
+    """The number of the tag of every unit that has a token, (U,); -1 where it is not known."""
+    numbers = np.asarray(held.store.beside["tags"])
+    return torch.from_numpy(numbers[numbers > 0].astype(np.int64)) - NOT_TAGGED - 1
 
 
 def _labels(held: HeldRows) -> np.ndarray:

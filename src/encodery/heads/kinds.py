@@ -76,5 +76,5 @@ def make_readout(config: ReadoutConfig, encoder: EncoderConfig, frontend: TextFr
     if isinstance(config, TokenReadoutConfig):
         return TokenReadout(config, width)
     if isinstance(config, TagReadoutConfig):
-        return TagReadout(config, width)
+        return TagReadout(config, width, frontend.vocab_size)
     return VectorReadout(config, width)

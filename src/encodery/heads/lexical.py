@@ -49,6 +49,8 @@ class LexicalScores(nn.Module):
 
     def spell(self, words: Sequence[tuple[str, bool]]) -> None:
         """Set `spelling`: the letters of each token, and whether a space stands before it where it begins a word."""
+        if not self.letters:
+            return
         for number, (text, spaced) in enumerate(words):
             codes = [BOUNDARY if spaced else -1, *map(ord, text[:MOST_LETTERS])]
             self.spelling[number, : len(codes)] = torch.tensor(codes, dtype=torch.int32)

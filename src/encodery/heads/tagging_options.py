@@ -27,3 +27,9 @@ class TagReadoutConfig(Config):
     """For the class of the whole text: how its vectors become one."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors."""
+    linear: bool = False
+    """Whether a linear answer from the words, their affixes and their neighbours stands beside the encoder's."""
+    linear_buckets: int = Field(default=1 << 17, ge=1 << 8, le=1 << 24)
+    """With `linear`: numbers that its features are hashed to, each with a weight for every tag."""
+    units: Literal["words", "characters"] = "words"
+    """With `linear`: what a unit is."""

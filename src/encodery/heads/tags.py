@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +14,16 @@ from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear
 from encodery.data.tags import allowed
 from encodery.heads.crf import Chain
+from encodery.heads.tag_words import WordScores
 from encodery.heads.tagging_options import TagReadoutConfig
+
+_LOWEST = -1e4
 
 
 class TagReadout(nn.Module):
     """States -> logits (U, C) at the units of a batch, in order, and with `classes` also `classes` (N, K).
+
+    With `linear` the answer is a weighted sum of that and of a linear one (heads/tag_words.py); both are in `parts`.
 
     A unit is read at its first token (Devlin et al. 2019, section 5.3): where `batch.values["tags"]` is above 0. The
     Output has the `chain` as well.
@@ -25,8 +32,9 @@ class TagReadout(nn.Module):
     begin_allowed: Tensor
     end_allowed: Tensor
     between_allowed: Tensor
+    mix: Tensor
 
-    def __init__(self, config: TagReadoutConfig, width: int) -> None:
+    def __init__(self, config: TagReadoutConfig, width: int, vocabulary: int = 0) -> None:
         super().__init__()
         self.config = config
         tags = len(config.tags)
@@ -36,6 +44,16 @@ class TagReadout(nn.Module):
         )
         for name, mask in zip(("begin", "end", "between"), allowed(config.tags, config.scheme)):
             self.register_buffer(f"{name}_allowed", torch.from_numpy(mask), persistent=False)
+        self.lexical = (
+            WordScores(
+                tags, buckets=config.linear_buckets, vocabulary=vocabulary, characters=config.units == "characters"
+            )
+            if config.linear
+            else None
+        )
+        if self.lexical is not None:
+            # What each of the two answers weighs; fitted on validation rows when training is done.
+            self.register_buffer("mix", torch.full((2,), 0.5))
         self.pooling = Pooling(config.pooling, width) if config.classes else None
         self.classes = Linear(width, config.classes) if config.classes else None
 
@@ -45,11 +63,30 @@ class TagReadout(nn.Module):
             if part is not None:
                 nn.init.zeros_(part)
 
+    def chains(self) -> list[Chain]:
+        """What begins and ends a text and what follows what, for the encoder and, where there is one, for the linear
+        answer: learned, or 0; -inf where the scheme forbids it."""
+        learned = [(self.begin, self.end, self.between)]
+        if self.lexical is not None:
+            learned.append((self.lexical.begin, self.lexical.end, self.lexical.between))
+        return [self._allowed(*parts) for parts in learned]
+
     def chain(self) -> Chain:
-        """What begins and ends a text and what follows what: learned, or 0; -inf where the scheme forbids it."""
+        """That of the whole answer."""
+        encoder, *linear = self.chains()
+        return self.mixed(encoder, linear[0]) if linear else encoder
+
+    def mixed(self, encoder: Chain, linear: Chain) -> Chain:
+        """The chains of the two answers, weighed by `mix`."""
+        pairs = zip(encoder, linear)
+        # What is forbidden stays so, whatever the weights are.
+        return self._allowed(
+            *(self.mix[0] * a.clamp_min(_LOWEST) + self.mix[1] * b.clamp_min(_LOWEST) for a, b in pairs)
+        )
+
+    def _allowed(self, begin: Tensor | None, end: Tensor | None, between: Tensor | None) -> Chain:
         masks = (self.begin_allowed, self.end_allowed, self.between_allowed)
-        learned = (self.begin, self.end, self.between)
-        parts = [mask.float() * 0 if one is None else one for one, mask in zip(learned, masks)]
+        parts = [mask.float() * 0 if one is None else one for one, mask in zip((begin, end, between), masks)]
         return Chain(*(part.masked_fill(~mask, -torch.inf) for part, mask in zip(parts, masks)))
 
     def forward(self, states: States, batch: Batch) -> Output:
@@ -58,12 +95,18 @@ class TagReadout(nn.Module):
         # The last steps run in float32: they are small, and U and N change from batch to batch.
         with torch.autocast(vectors_UD.device.type, enabled=False):
             rate = self.config.drop_rate
-            logits_UC = self.answer(dropout(vectors_UD.float(), rate, self.training))
+            own_UC = self.answer(dropout(vectors_UD.float(), rate, self.training))
+            output = Output(own_UC, balance=states.balance, chain=self.chains()[0])
+            # While the encoder learns it answers alone.
+            if self.lexical is not None and not self.training:
+                linear_UC = self.lexical(batch)
+                mixed_UC = self.mix[0] * own_UC + self.mix[1] * linear_UC
+                output = replace(output, logits=mixed_UC, parts=(own_UC, linear_UC), chain=self.chain())
             if self.pooling is None or self.classes is None:
-                return Output(logits_UC, balance=states.balance, chain=self.chain())
+                return output
             pooled_ND = self.pooling(states.summary or states)
             classes_NK = self.classes(dropout(pooled_ND.float(), rate, self.training))
-            return Output(logits_UC, pooled_ND, balance=states.balance, chain=self.chain(), classes=classes_NK)
+            return replace(output, vectors=pooled_ND, classes=classes_NK)
 
 
 def units_of(batch: Batch) -> Tensor:

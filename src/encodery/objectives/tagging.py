@@ -54,6 +54,11 @@ class TaggingConfig(Config):
     """Dropout on the vectors that tags are read from."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over the tags (Szegedy et al. 2016); with crf over the scores of the units."""
+    linear: bool = False
+    """Whether a linear answer from the words, their affixes and their neighbours is fitted beside the encoder; what
+    the two weigh is told by the validation rows. With some ten thousand texts it helps much."""
+    linear_buckets: int = Field(default=1 << 17, ge=1 << 8, le=1 << 24)
+    """With `linear`: numbers that its features are hashed to, each with a weight for every tag."""
     overlap: int = Field(default=32, ge=0, le=4096)
     """Tokens that neighbouring windows of a long text share; of two answers the one with more context counts."""
 
@@ -111,6 +116,9 @@ class Tagging:
             classes=len(self.classes),
             pooling=self.config.pooling,
             drop_rate=self.config.drop_rate,
+            linear=self.config.linear,
+            linear_buckets=self.config.linear_buckets,
+            units=self.config.units,
         )
 
     @classmethod

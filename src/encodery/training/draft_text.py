@@ -143,6 +143,27 @@ def _encoder(draft: Draft) -> str:
     )
 
 
+def _pretraining(minutes: str) -> list[str]:
+    return [
+        _line("pretrain:", "first learn the language, without labels; or remove it"),
+        "  training:",
+        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
+        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
+        "",
+    ]
+
+
+def _training(epochs: int, *, batch_tokens: int, rate: str) -> list[str]:
+    return [
+        "",
+        "training:",
+        _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
+        _line(f"  batch_tokens: {batch_tokens}", "positions of a batch"),
+        _line(f"  optim: {{lr: {rate}}}", "lower it when the loss jumps"),
+        "",
+    ]
+
+
 def _objective(draft: Draft) -> str:
     size = draft.megabytes
     minutes = "1m" if size < 0.5 else "3m" if size < 5 else "10m" if size < 50 else "1h"
@@ -165,11 +186,7 @@ def _objective(draft: Draft) -> str:
         return _pointing(draft, draft.pointing, minutes)
     epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
     lines = [
-        _line("pretrain:", "first learn the language, without labels; or remove it"),
-        "  training:",
-        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
-        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
-        "",
+        *_pretraining(minutes),
         "objective:",
         _line(f"  kind: {draft.task}", "one label; multilabel: several; ordinal: in order; regress: a number"),
         _line("  pooling: mean", "how a text becomes one vector: mean, first, max, attention"),
@@ -183,12 +200,7 @@ def _objective(draft: Draft) -> str:
     if draft.task not in ("regress", "ordinal"):
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
-        "",
-        "training:",
-        _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
-        _line("  batch_tokens: 4096", "positions of a batch"),
-        _line("  optim: {lr: 5e-4}", "lower it when the loss jumps"),
-        "",
+        *_training(epochs, batch_tokens=4096, rate="5e-4"),
         "evaluation:",
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
     ]
@@ -198,11 +210,7 @@ def _objective(draft: Draft) -> str:
 def _pointing(draft: Draft, seen: PointingSeen, minutes: str) -> str:
     epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
     lines = [
-        _line("pretrain:", "first learn the language, without labels; or remove it"),
-        "  training:",
-        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
-        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
-        "",
+        *_pretraining(minutes),
     ]
     return "\n".join(lines + [_line(*line) if line[1] else line[0] for line in pointing_lines(seen, epochs)])
 
@@ -212,26 +220,18 @@ def _tagging(draft: Draft, minutes: str) -> str:
     seen = draft.tags
     epochs = 30 if draft.rows < 5000 else 15 if draft.rows < 20_000 else 6
     lines = [
-        _line("pretrain:", "first learn the language, without labels; or remove it"),
-        "  training:",
-        _line(f"    budget: {minutes}", "longer is better up to hours; also in steps, tokens or epochs"),
-        _line("  # data: [MORE_TEXT.txt]", "further unlabelled text of the same kind helps most"),
-        "",
+        *_pretraining(minutes),
         "objective:",
         _line("  kind: tag", "a tag for every word or character, and the spans they mark"),
         _line("  scheme: auto", "none, iob1, bio, bioes, bmes; auto mends and counts what does not fit"),
         _line(f"  units: {seen.units}", "characters: every word is a span of its characters, as in Chinese"),
         _line("  crf: true", "learns which tags follow which"),
+        _line("  linear: true", "a linear answer beside the encoder's, from words and affixes; it knows rare words"),
     ]
     if draft.label:
         lines.append(_line("  intent: true", "the class of the whole text is learned beside the tags"))
     lines += [
-        "",
-        "training:",
-        _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
-        _line("  batch_tokens: 2048", "positions of a batch"),
-        _line("  optim: {lr: 1e-3}", "lower it when the loss jumps"),
-        "",
+        *_training(epochs, batch_tokens=2048, rate="1e-3"),
         "evaluation:",
         _line(
             "  compare: [majority, word, linear, scratch]", "what the result must beat; scratch: without pretraining"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from encodery.data.corpus import HeldRows, Reading, held_rows
 from encodery.data.sources import has_split
@@ -19,7 +20,6 @@ from encodery.evaluation.judges import Judge
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
 from encodery.evaluation.tasks import judge_of
-from encodery.heads.readouts import DocumentReadout
 from encodery.model import Model, count, without_companions
 from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.choices import Choices, ChoicesConfig
@@ -32,6 +32,7 @@ from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.objectives.tagging import Tagging, TaggingConfig
 from encodery.objectives.writing import WritingConfig
 from encodery.trained import Task, Trained
+from encodery.training.linear_answers import fit_linear_answer, has_linear_answer
 from encodery.training.loop import Objective
 from encodery.training.recipe import LabelledConfig
 from encodery.training.target_words import tokenizer_of_targets, with_target_tokenizer, writing_objective
@@ -81,7 +82,7 @@ class Finetuning:
                 "there is no validation and no test data to measure the result on",
                 fix="leave data.validation_share at 0.1, or name data.validation or data.test",
             )
-        self.ngrams: dict[str, torch.Tensor] | None = None
+        self.linear: dict[str, torch.Tensor] | None = None
         task = self.objective.task()
         task = replace(task, paired=self.store.paired, long=self.recipe.data.long, compose=config.compose)
         self.judge: Judge = judge_of(task, self.tokenizer)
@@ -117,7 +118,7 @@ class Finetuning:
         model = run.build(self.tokenizer, self.objective.readout(), seed, None if scratch else self.start)
         if self.start is None:
             run.start_words(model, self.store, seed)
-        self._start_ngrams(model)
+        self._start_linear(model.readout)
         training = recipe.training
         validate = self._validate if self.validation is not None else None
         fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed)
@@ -140,17 +141,17 @@ class Finetuning:
         contender = Contender(name, judge, found, count(model), seconds, judge.note(found, scored))
         return contender, model, fit.state.best_score or 0.0
 
-    def _start_ngrams(self, model: Model) -> None:
-        """Fitted once: they depend on the rows alone, so every contender gets the same."""
-        readout = model.readout
-        if not isinstance(readout, DocumentReadout) or readout.lexical is None:
+    def _start_linear(self, readout: nn.Module) -> None:
+        """Fitted once: it depends on the rows alone, so every contender gets the same."""
+        if not has_linear_answer(readout):
             return
-        assert isinstance(self.objective, Supervised), "n-grams stand beside answers about documents"
-        if self.ngrams is None:
+        if self.linear is None:
             held = self.validation.store if self.validation else None
-            self.run.fit_ngrams(readout.lexical, self.objective, self.tokenizer, self.store, held)
-            self.ngrams = {name: value.clone() for name, value in readout.lexical.state_dict().items()}
-        readout.lexical.load_state_dict(self.ngrams)
+            fit_linear_answer(self.run, readout, self.objective, self.tokenizer, self.store, held)
+            self.linear = {
+                name: value.clone() for name, value in readout.state_dict().items() if name.startswith("lexical.")
+            }
+        readout.load_state_dict(self.linear, strict=False)
 
     def _validate(self, model: Model) -> dict[str, float]:
         assert self.validation is not None

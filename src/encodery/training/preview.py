@@ -20,13 +20,13 @@ from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.data.tokenizers import Tokenizer
 from encodery.encoders.kinds import with_dropout
-from encodery.heads.readouts import DocumentReadout
 from encodery.objectives.cross_entropy import IGNORED
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.trained import Trained
 from encodery.training.budget import Budget
 from encodery.training.finetune import make_objective
 from encodery.training.journal import Progress
+from encodery.training.linear_answers import fit_linear_answer, has_linear_answer
 from encodery.training.loop import Fit
 from encodery.training.precision import choose_precision
 from encodery.training.preview_data import sample_tokenizer
@@ -115,8 +115,8 @@ def prepare(resolved: Resolved[Recipe], stage: Stage, *, smallest: bool = False)
         run.start_words(model, store, recipe.seed)
     tokens = int(sample_lengths(store, run.maker(tokenizer)).sum())
     text = TrainingText(store, lambda seed: StoredWindows(store, seed=seed), tokens)
-    if isinstance(model.readout, DocumentReadout) and model.readout.lexical is not None:
-        run.fit_ngrams(model.readout.lexical, objective, tokenizer, store, None)
+    if has_linear_answer(model.readout):
+        fit_linear_answer(run, model.readout, objective, tokenizer, store, None)
     fit = run.fit(model, objective, text, tokenizer, recipe.training, None, recipe.seed, entities)
     batch, _ = next(fit.loader.epoch(Place()))
     return Prepared(stage, tokenizer, described, objective, fit, batch)

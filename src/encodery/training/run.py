@@ -23,7 +23,7 @@ from encodery.data.corpus import (
     training_text,
 )
 from encodery.data.links import Described
-from encodery.data.loader import Loader, Place, StoredWindows
+from encodery.data.loader import Loader, StoredWindows
 from encodery.data.packing import rounded_budget
 from encodery.data.samples import SampleMaker
 from encodery.data.source_config import texts_apart
@@ -35,16 +35,13 @@ from encodery.errors import ConfigError, Interrupted
 from encodery.evaluation.card import render_card
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
-from encodery.heads.lexical import LexicalScores
 from encodery.model import Model, ModelConfig, load_matching, with_own_matrix
 from encodery.objectives.causal import CausalConfig
-from encodery.objectives.supervised import Supervised
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
 from encodery.training.entities import EntityKnowledge
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, OwnLoader, TrainingConfig
-from encodery.training.ngrams import fit_ngrams
 from encodery.training.precision import choose_precision
 from encodery.training.pretraining import Pretraining, joint_loader
 from encodery.training.recipe import LabelledConfig, PretrainConfig, Recipe, Unlabelled
@@ -163,27 +160,6 @@ class Run:
     def start_words(self, model: Model, store: TokenStore, seed: int) -> None:
         """Embeddings from co-occurrence counts, output bias from token counts: seconds that save minutes."""
         self.words.start(model, store, seed, self.progress.say)
-
-    def fit_ngrams(
-        self,
-        lexical: LexicalScores,
-        objective: Supervised,
-        tokenizer: Tokenizer,
-        known: TokenStore,
-        held: TokenStore | None,
-    ) -> None:
-        """The weights of the n-gram answer, from the training rows `known`; validation rows choose between ways."""
-        training, during = self.recipe.training, "fitting the n-gram answer"
-        self.progress.say(during)
-        if lexical.letters:
-            lexical.spell(tokenizer.spelling())
-        # In random order, so that the part looked at is a fair one.
-        shuffled = replace(self.loader(known, tokenizer, training), windows=StoredWindows(known, seed=self.recipe.seed))
-        batches = (batch for batch, _ in shuffled.epoch(Place()))
-        validation = (batch for batch, _ in self.loader(held, tokenizer, training).epoch(Place())) if held else None
-        way = fit_ngrams(lexical.cpu(), objective, batches, validation, lambda: self.heed_stop(during))
-        lexical.to(self.device)
-        self.progress.say(f"n-gram answer: {way}")
 
     # -- reading -----------------------------------------------------------------------------------
 

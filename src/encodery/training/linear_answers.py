@@ -1,0 +1,57 @@
+"""Linear answers that stand beside the encoder's: which readouts have one, and how it is fitted before training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from encodery.data.loader import Place, StoredWindows
+from encodery.data.store import TokenStore
+from encodery.data.tokenizers import Tokenizer
+from encodery.heads.readouts import DocumentReadout
+from encodery.heads.tags import TagReadout
+from encodery.objectives.supervised import Supervised
+from encodery.objectives.tagging import Tagging
+from encodery.training.loop import Objective
+from encodery.training.ngrams import fit_ngrams
+from encodery.training.tag_words import fit_tag_words
+
+if TYPE_CHECKING:
+    from encodery.training.run import Run
+
+
+def has_linear_answer(readout: nn.Module) -> bool:
+    """Whether something has to be fitted before the encoder learns."""
+    return isinstance(readout, DocumentReadout | TagReadout) and readout.lexical is not None
+
+
+def fit_linear_answer(
+    run: Run,
+    readout: nn.Module,
+    objective: Objective,
+    tokenizer: Tokenizer,
+    known: TokenStore,
+    held: TokenStore | None,
+) -> None:
+    """Set the weights of the linear answer from the training rows `known`; validation rows choose between ways."""
+    assert isinstance(readout, DocumentReadout | TagReadout) and readout.lexical is not None
+    training, during = run.recipe.training, "fitting the linear answer"
+    run.progress.say(during)
+    readout.lexical.spell(tokenizer.spelling())
+    # In random order, so that the part looked at is a fair one.
+    shuffled = replace(run.loader(known, tokenizer, training), windows=StoredWindows(known, seed=run.recipe.seed))
+    batches = (batch for batch, _ in shuffled.epoch(Place()))
+    validation = (batch for batch, _ in run.loader(held, tokenizer, training).epoch(Place())) if held else None
+    heed_stop = partial(run.heed_stop, during)
+    readout.cpu()
+    if isinstance(readout, TagReadout):
+        assert isinstance(objective, Tagging), "words and affixes stand beside tags"
+        way = fit_tag_words(readout, objective, batches, validation, run.recipe.seed, heed_stop)
+    else:
+        assert isinstance(objective, Supervised), "n-grams stand beside answers about documents"
+        way = fit_ngrams(readout.lexical, objective, batches, validation, heed_stop)
+    readout.to(run.device)
+    run.progress.say(f"linear answer: {way}")
