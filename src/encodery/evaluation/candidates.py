@@ -15,7 +15,7 @@ from encodery.evaluation.bm25 import BM25
 from encodery.evaluation.closeness import SEARCH_METRICS
 from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.retrieval import mean_metrics, query_metrics
 from encodery.evaluation.settings import EvaluationConfig
@@ -98,26 +98,18 @@ class CandidateJudge(Judge):
         queries, candidates = self._candidates(held)
         return f"{len(queries):,} queries with {len(candidates):,} candidates"
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """BM25, its word weights from all candidates."""
-        if "bm25" not in wanted:
+        if "bm25" not in asked.wanted:
             return []
         begin = time.perf_counter()
-        queries, candidates = self._candidates(scored)
+        queries, candidates = self._candidates(asked.scored)
         texts = list(dict.fromkeys(one.text for one in candidates))
         column = {text: place for place, text in enumerate(texts)}
         told = BM25(texts).scores(queries)
         score = np.array([told[one.query, column[one.text]] for one in candidates])
-        each = self._metrics(score, scored)
-        found = mean_metrics(each, rng=np.random.default_rng(seed), resamples=evaluation.resamples)
+        each = self._metrics(score, asked.scored)
+        found = mean_metrics(each, rng=np.random.default_rng(asked.seed), resamples=asked.evaluation.resamples)
         note = "k1 1.2, b 0.75, lower-cased words, none left out or stemmed"
         return [ComparisonRow("BM25", found[self.main_metric], None, time.perf_counter() - begin, note)]
 

@@ -19,7 +19,7 @@ from encodery.evaluation.choices import (
     word_overlap,
 )
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.metrics import SMALLEST_PROBABILITY
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
@@ -82,28 +82,19 @@ class ChoiceJudge(Judge):
     def each(self, found: ChoiceScores, held: HeldRows) -> np.ndarray:
         return each_right(found.rows(len(held.rows)), _right(held))
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """majority: the place where the right option stands most often; tfidf: the option whose words are most those of
         the text (and of the question, where there is one)."""
-        del validation
-        options, right = _options(scored), _right(scored)
+        options, right = _options(asked.scored), _right(asked.scored)
         made: list[RuleChoices] = []
-        if "majority" in wanted:
-            made.append(majority_place(_right(train), [len(row) for row in options]))
-        if "tfidf" in wanted:
-            made.append(word_overlap(_texts(train), _options(train), _texts(scored), options))
+        if "majority" in asked.wanted:
+            made.append(majority_place(_right(asked.train), [len(row) for row in options]))
+        if "tfidf" in asked.wanted:
+            made.append(word_overlap(_texts(asked.train), _options(asked.train), _texts(asked.scored), options))
         found = []
         for rule in made:
-            rng = np.random.default_rng(seed)
-            metric = score_choices(rule.scores, right, rng=rng, resamples=evaluation.resamples)[self.main_metric]
+            rng = np.random.default_rng(asked.seed)
+            metric = score_choices(rule.scores, right, rng=rng, resamples=asked.evaluation.resamples)[self.main_metric]
             found.append(ComparisonRow(rule.name, metric, 0, rule.seconds, rule.note))
         return found
 

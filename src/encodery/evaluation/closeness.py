@@ -14,7 +14,7 @@ from encodery.data.loader import Loader
 from encodery.evaluation.bm25 import BM25
 from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.mistakes import most_wrong_numbers
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.retrieval import mean_metrics, query_metrics
@@ -74,22 +74,18 @@ class ClosenessJudge(Judge):
         parts = [f"the first {width} numbers of its vectors get {told(at)}" for width, at in found.prefixes.items()]
         return "; ".join([f"the mean of its token vectors before the encoder gets {told(found.bare)}", *parts])
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """The cosine of TF-IDF vectors, with weights from the training texts."""
-        if "tfidf" not in wanted:
+        if "tfidf" not in asked.wanted:
             return []
         begin = time.perf_counter()
-        close = tfidf_cosines(train.texts + (train.pairs or []), scored.texts, scored.pairs or [])
-        rng = np.random.default_rng(seed)
-        metric = score_similarity(close, truth_of(scored), rng=rng, resamples=evaluation.resamples)["spearman"]
+        close = tfidf_cosines(
+            asked.train.texts + (asked.train.pairs or []), asked.scored.texts, asked.scored.pairs or []
+        )
+        rng = np.random.default_rng(asked.seed)
+        metric = score_similarity(close, truth_of(asked.scored), rng=rng, resamples=asked.evaluation.resamples)[
+            "spearman"
+        ]
         return [ComparisonRow("cosine of TF-IDF", metric, None, time.perf_counter() - begin)]
 
     def detail(self, found: Closeness, held: HeldRows, evaluation: EvaluationConfig, seed: int) -> dict[str, Any]:
@@ -173,27 +169,19 @@ class SearchJudge(Judge):
             ]
         )
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """BM25 over the texts that are searched, and the cosine of TF-IDF vectors with weights from them."""
-        among, rows = Collection(scored), []
+        among, rows = Collection(asked.scored), []
         queries, documents = among.query_texts, among.document_texts
         for name, title, note in (
             ("bm25", "BM25", "k1 1.2, b 0.75, lower-cased words, none left out or stemmed"),
             ("tfidf", "cosine of TF-IDF", ""),
         ):
-            if name in wanted:
+            if name in asked.wanted:
                 begin = time.perf_counter()
                 scores = BM25(documents).scores(queries) if name == "bm25" else tfidf_search(queries, documents)
-                rng = np.random.default_rng(seed)
-                found = mean_metrics(among.metrics(scores), rng=rng, resamples=evaluation.resamples)
+                rng = np.random.default_rng(asked.seed)
+                found = mean_metrics(among.metrics(scores), rng=rng, resamples=asked.evaluation.resamples)
                 seconds = time.perf_counter() - begin
                 rows.append(ComparisonRow(title, found[self.main_metric], None, seconds, note))
         return rows

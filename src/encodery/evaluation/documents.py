@@ -22,7 +22,7 @@ from encodery.evaluation.evaluate import (
     score,
 )
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
 from encodery.evaluation.mistakes import confusion_matrix, most_wrong, most_wrong_numbers, per_class_table
 from encodery.evaluation.record import ComparisonRow
@@ -86,42 +86,34 @@ class DocumentJudge(Judge):
         )
         return f"its encoder alone gets {encoder}, its n-grams alone {ngrams}"
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """Majority and TF-IDF, trained on the same rows and scored on the same rows as the encoder."""
         kind: Any = {"classify": "class", "multilabel": "classes", "regress": "number"}[self.task.kind]
         names = list(self.task.labels) or None
-        labels = [row.label for row in train.rows]
+        labels = [row.label for row in asked.train.rows]
         made: list[Baseline] = []
-        if "majority" in wanted:
-            made.append(majority(labels, len(scored.rows), kind=kind, labels=names))
-        if "tfidf" in wanted:
+        if "majority" in asked.wanted:
+            made.append(majority(labels, len(asked.scored.rows), kind=kind, labels=names))
+        if "tfidf" in asked.wanted:
             held = None
-            if validation is not None:
-                held = (validation.texts, [row.label for row in validation.rows], validation.pairs)
+            if asked.validation is not None:
+                held = (asked.validation.texts, [row.label for row in asked.validation.rows], asked.validation.pairs)
             made.append(
                 tfidf_logistic(
-                    train.texts,
+                    asked.train.texts,
                     labels,
-                    scored.texts,
+                    asked.scored.texts,
                     kind=kind,
                     labels=names,
-                    train_pairs=train.pairs,
-                    test_pairs=scored.pairs,
+                    train_pairs=asked.train.pairs,
+                    test_pairs=asked.scored.pairs,
                     validation=held,
                 )
             )
         return [
             ComparisonRow(
                 baseline.name,
-                self._of_baseline(baseline, scored, evaluation, seed),
+                self._of_baseline(baseline, asked.scored, asked.evaluation, asked.seed),
                 baseline.parameters,
                 baseline.seconds,
                 baseline.note,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,19 @@ from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.model import Model
 from encodery.trained import Task
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a result is compared with: the simple models that are `wanted`, what they learn from, and the rows that all
+    are scored on."""
+
+    wanted: list[str]
+    train: HeldRows
+    validation: HeldRows | None
+    scored: HeldRows
+    evaluation: EvaluationConfig
+    seed: int
 
 
 class Judge(ABC):
@@ -75,17 +89,9 @@ class Judge(ABC):
         del found, held
         return ""
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """Those of `known` that are wanted, learned from the same rows and scored on the same rows."""
-        del wanted, train, validation, scored, evaluation, seed
+        del asked
         return []
 
     def detail(self, found: Any, held: HeldRows, evaluation: EvaluationConfig, seed: int) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from encodery.data.corpus import HeldRows
 from encodery.data.loader import Loader, Place
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
-from encodery.evaluation.settings import EvaluationConfig
 from encodery.evaluation.texts import score_surprise, utf8_sizes
 from encodery.model import Model
 from encodery.objectives.causal import Causal, CausalConfig
@@ -86,28 +85,19 @@ class LanguageJudge(Judge):
             return ""
         return f"bits per byte are of what the tokenizer keeps, and {', '.join(lost)}; byte_bpe keeps everything"
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """unigram: each token by how often it comes in the training texts, whatever stands before it."""
-        del validation
-        if "unigram" not in wanted:
+        if "unigram" not in asked.wanted:
             return []
         begin = time.perf_counter()
-        counts = train.store.counts(self.tokenizer.vocab_size) + 0.5
-        counts[self.tokenizer.sep_id] += train.store.rows
+        counts = asked.train.store.counts(self.tokenizer.vocab_size) + 0.5
+        counts[self.tokenizer.sep_id] += asked.train.store.rows
         surprise = -np.log(counts / counts.sum())
-        ids = [scored.store.text(number)[0] for number in range(scored.store.rows)]
+        ids = [asked.scored.store.text(number)[0] for number in range(asked.scored.store.rows)]
         nats = np.array([surprise[one].sum() + surprise[self.tokenizer.sep_id] for one in ids])
         tokens = np.array([one.size + 1.0 for one in ids])
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(asked.seed)
         found = SurprisedRows(nats, tokens)
-        metric = self.scores(found, scored, rng=rng, resamples=evaluation.resamples)[self.main_metric]
+        metric = self.scores(found, asked.scored, rng=rng, resamples=asked.evaluation.resamples)[self.main_metric]
         note = "each token by its frequency alone"
         return [ComparisonRow("unigram", metric, counts.size, time.perf_counter() - begin, note)]

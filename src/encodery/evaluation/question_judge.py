@@ -14,7 +14,7 @@ from encodery.data.loader import Loader, Place
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.questions import (
     Asked,
     Candidates,
@@ -150,24 +150,20 @@ class QuestionJudge(Judge):
         answered = float(np.mean(self._candidates(found, held).scores > self.threshold))
         return f"answers {answered:.0%} of the questions"
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """majority: no answer to any question; tfidf: the sliding window, tuned on the validation rows."""
-        asked = _asked(scored)
-        made: list[RuleAnswers] = [no_answer(asked)] if "majority" in wanted else []
-        if "tfidf" in wanted:
-            made.append(sliding_window(_asked(train), asked, None if validation is None else _asked(validation)))
+        questions = _asked(asked.scored)
+        made: list[RuleAnswers] = [no_answer(questions)] if "majority" in asked.wanted else []
+        if "tfidf" in asked.wanted:
+            made.append(
+                sliding_window(
+                    _asked(asked.train), questions, None if asked.validation is None else _asked(asked.validation)
+                )
+            )
         found = []
         for rule in made:
-            rng = np.random.default_rng(seed)
-            metrics = score_answers(rule.given, asked.right, rng=rng, resamples=evaluation.resamples)
+            rng = np.random.default_rng(asked.seed)
+            metrics = score_answers(rule.given, questions.right, rng=rng, resamples=asked.evaluation.resamples)
             found.append(ComparisonRow(rule.name, metrics[self.main_metric], 0, rule.seconds, rule.note))
         return found
 

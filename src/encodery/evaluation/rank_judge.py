@@ -15,7 +15,7 @@ from encodery.evaluation.baselines import Baseline, majority, tfidf_logistic
 from encodery.evaluation.calibration import fit_temperature, probabilities_at
 from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.mistakes import confusion_matrix, per_class_table
 from encodery.evaluation.ranks import likeliest_rank, score_ranks
 from encodery.evaluation.record import ComparisonRow
@@ -77,31 +77,30 @@ class RankJudge(Judge):
     ) -> dict[str, Metric]:
         return score_ranks(self.probabilities(found), truth_of(held), rng=rng, resamples=resamples)
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """Majority and TF-IDF with a logistic regression that knows of no order, on the same rows."""
-        labels, names = [row.label for row in train.rows], list(self.task.labels)
+        labels, names = [row.label for row in asked.train.rows], list(self.task.labels)
         made: list[Baseline] = []
-        if "majority" in wanted:
-            made.append(majority(labels, len(scored.rows), labels=names))
-        if "tfidf" in wanted:
+        if "majority" in asked.wanted:
+            made.append(majority(labels, len(asked.scored.rows), labels=names))
+        if "tfidf" in asked.wanted:
             held = None
-            if validation is not None:
-                held = (validation.texts, [row.label for row in validation.rows], validation.pairs)
-            given = {"labels": names, "train_pairs": train.pairs, "test_pairs": scored.pairs, "validation": held}
-            made.append(tfidf_logistic(train.texts, labels, scored.texts, **given))
+            if asked.validation is not None:
+                held = (asked.validation.texts, [row.label for row in asked.validation.rows], asked.validation.pairs)
+            given = {
+                "labels": names,
+                "train_pairs": asked.train.pairs,
+                "test_pairs": asked.scored.pairs,
+                "validation": held,
+            }
+            made.append(tfidf_logistic(asked.train.texts, labels, asked.scored.texts, **given))
         found = []
         for one in made:
             assert one.probabilities is not None
-            rng = np.random.default_rng(seed)
-            scores = score_ranks(one.probabilities, truth_of(scored), rng=rng, resamples=evaluation.resamples)
+            rng = np.random.default_rng(asked.seed)
+            scores = score_ranks(
+                one.probabilities, truth_of(asked.scored), rng=rng, resamples=asked.evaluation.resamples
+            )
             found.append(ComparisonRow(one.name, scores[self.main_metric], one.parameters, one.seconds, one.note))
         return found
 

@@ -16,7 +16,7 @@ from encodery.data.tagsets import Tagged, Tagset
 from encodery.data.tokenizers import Tokenizer
 from encodery.data.units import Placed, place
 from encodery.evaluation.intervals import Metric, from_resamples, resampled_sums
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.evaluation.tag_answers import UnitLogits, fit_tag_mix, unit_logits, with_mix
@@ -154,29 +154,20 @@ class TagJudge(Judge):
             said.append(f"the class of the text is right in {right:.1%} of the rows")
         return "; ".join(said)
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """One tag for all, the commonest tag of each word, a linear model on words, affixes and neighbours."""
-        del validation
-        learned, test, scheme = self._truth(train), self.truth(scored), self.tagset.scheme
+        learned, test, scheme = self._truth(asked.train), self.truth(asked.scored), self.tagset.scheme
         made: list[TaggedBaseline] = []
-        if "majority" in wanted:
+        if "majority" in asked.wanted:
             made.append(majority_tag(learned.tags, test.words))
-        if "word" in wanted:
+        if "word" in asked.wanted:
             made.append(tag_of_the_word(learned.words, learned.tags, test.words, scheme))
-        if "linear" in wanted:
-            made.append(linear_tagger(learned.words, learned.tags, test.words, scheme, seed=seed))
+        if "linear" in asked.wanted:
+            made.append(linear_tagger(learned.words, learned.tags, test.words, scheme, seed=asked.seed))
         rows: list[ComparisonRow] = []
         for one in made:
-            rng = np.random.default_rng(seed)
-            scores = score_tags(one.predicted, test.tags, scheme, rng=rng, resamples=evaluation.resamples)
+            rng = np.random.default_rng(asked.seed)
+            scores = score_tags(one.predicted, test.tags, scheme, rng=rng, resamples=asked.evaluation.resamples)
             rows.append(ComparisonRow(one.name, scores[self.main_metric], one.parameters, one.seconds, one.note))
         return rows
 

@@ -15,7 +15,7 @@ from encodery.data.loader import Loader, Place
 from encodery.data.targets import TARGET, TargetFrame, TargetLoader, shape_of
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.evaluation.texts import (
@@ -116,28 +116,21 @@ class WritingJudge(Judge):
         signature = self._counts(found, held).signatures.get(self.main_metric)
         return "" if signature is None else f"{self.main_metric} counted as {signature}"
 
-    def baselines(
-        self,
-        wanted: list[str],
-        train: HeldRows,
-        validation: HeldRows | None,
-        scored: HeldRows,
-        evaluation: EvaluationConfig,
-        seed: int,
-    ) -> list[ComparisonRow]:
+    def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """copy: the source; first_sentence of it; memory: the target of the most similar training source."""
-        del validation
         made: list[RuleTexts] = []
-        if "copy" in wanted:
-            made.append(copied(scored.texts))
-        if "first_sentence" in wanted:
-            made.append(first_sentences(scored.texts))
-        if "memory" in wanted:
-            made.append(from_memory(train.texts, [right[0] for right in _references(train)], scored.texts))
+        if "copy" in asked.wanted:
+            made.append(copied(asked.scored.texts))
+        if "first_sentence" in asked.wanted:
+            made.append(first_sentences(asked.scored.texts))
+        if "memory" in asked.wanted:
+            made.append(
+                from_memory(asked.train.texts, [right[0] for right in _references(asked.train)], asked.scored.texts)
+            )
         found = []
         for rule in made:
-            counts = count_texts(rule.texts, _references(scored), self._bleu_tokenizer(scored))
-            metrics = score_texts(counts, rng=np.random.default_rng(seed), resamples=evaluation.resamples)
+            counts = count_texts(rule.texts, _references(asked.scored), self._bleu_tokenizer(asked.scored))
+            metrics = score_texts(counts, rng=np.random.default_rng(asked.seed), resamples=asked.evaluation.resamples)
             found.append(ComparisonRow(rule.name, metrics[self.main_metric], 0, rule.seconds, rule.note))
         return found
 

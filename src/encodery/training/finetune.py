@@ -16,7 +16,7 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
 from encodery.evaluation.tasks import judge_of
@@ -182,7 +182,8 @@ class Finetuning:
         self.run.progress.say("baselines: " + ", ".join(wanted))
         train = HeldRows(self.store, list(self.reading.rows("train")))
         recipe = self.recipe
-        return judge.baselines(wanted, train, self.validation, scored, recipe.evaluation, recipe.seed)
+        asked = Comparison(wanted, train, self.validation, scored, recipe.evaluation, recipe.seed)
+        return judge.baselines(asked)
 
     def _seed_notes(self, contenders: list[Contender], scored: HeldRows) -> list[str]:
         if len(contenders) < 2:
