@@ -213,8 +213,8 @@ class Output:
     interaction (heads/late_interaction.py). `scale` is the learned number that similarities are multiplied with.
     `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py). `copied` (2, P)
     are the share that the vocabulary has in what a decoder writes next, and how likely copying gives the token that
-    follows (heads/decoder.py). `chain` scores what tags begin with (C,), end with (C,) and are followed by (C, C), and
-    `classes` (N, K) are logits of the whole document beside `logits` of its units (heads/tags.py).
+    follows (heads/decoding/decoder.py). `chain` scores what tags begin with (C,), end with (C,) and are followed by
+    (C, C), and `classes` (N, K) are logits of the whole document beside `logits` of its units (heads/tagging/tags.py).
     """
 
     logits: Tensor | None = None

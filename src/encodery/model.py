@@ -16,8 +16,8 @@ from encodery.encoders.watch import Watch
 from encodery.frontends.options import TextConfig, VisionConfig
 from encodery.frontends.text import TextFrontend
 from encodery.frontends.vision import VisionFrontend
-from encodery.heads.decoder import Decoder
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.decoder import Decoder
+from encodery.heads.decoding.options import DecoderConfig
 from encodery.heads.kinds import make_readout
 from encodery.heads.options import (
     ReadoutConfig,

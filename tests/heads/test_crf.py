@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from encodery.data.tags import allowed, tags_of
-from encodery.heads.crf import (
+from encodery.heads.tagging.crf import (
     Chain,
     forward_backward,
     lay_out,

@@ -11,8 +11,8 @@ import torch
 
 from encodery.batch import layout_of
 from encodery.encoders import source as kernels
-from encodery.heads.decoder import Decoder
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.decoder import Decoder
+from encodery.heads.decoding.options import DecoderConfig
 from heads.writers import pairs_of, tiny_writer, written_batch
 
 DECODERS: list[dict[str, Any]] = [

@@ -13,9 +13,9 @@ from conftest import batch_of, tiny_model
 from encodery.batch import Sample
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
-from encodery.heads.generation import Rules, Written, in_groups, search, shaped_distribution, without_repeats
-from encodery.heads.generation_options import GenerationConfig
-from encodery.heads.writing import DecoderSteps, LanguageSteps, write_from_prompts, write_from_sources
+from encodery.heads.decoding.generation import Rules, Written, in_groups, search, shaped_distribution, without_repeats
+from encodery.heads.decoding.generation_options import GenerationConfig
+from encodery.heads.decoding.writing import DecoderSteps, LanguageSteps, write_from_prompts, write_from_sources
 from heads.writers import TinyWriter, pairs_of, tiny_writer, written_batch
 
 END = 2
@@ -177,7 +177,7 @@ def test_what_is_written_does_not_depend_on_the_other_sources(
     asked = GenerationConfig(**options, max_tokens=8)
     given = (samples_of(sources), tokenizer, asked, tokenizer.pad_id, torch.float32)
     together = write_from_sources(model, *given)
-    monkeypatch.setattr("encodery.heads.writing.ROWS_AT_ONCE", 2 * asked.beam)
+    monkeypatch.setattr("encodery.heads.decoding.writing.ROWS_AT_ONCE", 2 * asked.beam)
     same(write_from_sources(model, *given), together)
     special = set(tokenizer.special_ids)
     assert not special & {token for texts in together for one in texts for token in one.ids}

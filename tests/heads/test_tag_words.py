@@ -7,7 +7,7 @@ from torch import Tensor
 
 from encodery.batch import Batch, layout_of
 from encodery.data.tag_field import NOT_TAGGED
-from encodery.heads.tag_words import BEGINNINGS, ENDINGS, WordScores
+from encodery.heads.tagging.words import BEGINNINGS, ENDINGS, WordScores
 
 LETTERS = list("abcdefghijABCDEFGHIJ012-.中国人")
 NUMBER = {letter: place for place, letter in enumerate(LETTERS)}

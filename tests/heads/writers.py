@@ -13,8 +13,8 @@ from conftest import batch_of, documents_of, tiny_config
 from encodery.batch import Batch, Output, States
 from encodery.encoders.kinds import make_encoder
 from encodery.frontends.text import TextFrontend
-from encodery.heads.decoder import Decoder
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.decoder import Decoder
+from encodery.heads.decoding.options import DecoderConfig
 
 
 class TinyWriter(nn.Module):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from conftest import batch_of, documents_of, tiny_config, tiny_model
 from encodery.batch import Output
 from encodery.data.source_config import DataConfig
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.options import DecoderConfig
 from encodery.objectives.causal import Causal, CausalConfig, forward_problem
 from encodery.objectives.writing import Writing, WritingConfig, writing_losses
 from heads.writers import pairs_of, written_batch

@@ -11,7 +11,7 @@ import pytest
 
 import encodery
 from encodery.errors import ConfigError, DataError, EncoderyError
-from encodery.heads.tags import TagReadout
+from encodery.heads.tagging.tags import TagReadout
 from encodery.training.run import RunResult
 from encodery.use.lines import answer_lines
 from encodery.use.score import evaluate

@@ -195,7 +195,7 @@ class Transformer(nn.Module):
     ) -> States:
         """All positions, or with `at` (M,) only these: vectors (M, D). The last block then works for them alone, which
         spares masked-word training most of its cost: 85 % of the vectors would be thrown away. `source` is for blocks
-        that look at one (heads/decoder.py)."""
+        that look at one (heads/decoding/decoder.py)."""
         config, layout = self.config, states.layout
         x_PD = self.entered(states.vectors, layout)
         run = self.begin(layout, compute_dtype(x_PD), watch)

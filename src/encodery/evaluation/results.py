@@ -13,7 +13,7 @@ import numpy as np
 
 from encodery.data.corpus import HeldRows
 from encodery.evaluation.intervals import paired_difference
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges.judge import Judge
 from encodery.evaluation.record import ComparisonRow, RunKind, RunRecord
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.trained import Task

@@ -11,7 +11,7 @@ from encodery.config import Config
 Compared = Literal[
     "majority", "tfidf", "bm25", "copy", "first_sentence", "memory", "unigram", "word", "linear", "scratch"
 ]
-"""Names of simple models; which of them fit is a matter of the task (evaluation/judges.py)."""
+"""Names of simple models; which of them fit is a matter of the task (evaluation/judges/judge.py)."""
 
 
 class EvaluationConfig(Config):

@@ -13,8 +13,16 @@ from torch import Tensor
 from encodery.data.loader import Loader, Place
 from encodery.data.store import TokenStore
 from encodery.data.tags import SchemeName, Span, parse
-from encodery.heads.crf import Chain, forward_backward, lay_out, marginals, path_score, span_probability, viterbi
-from encodery.heads.tags import TagReadout, units_of
+from encodery.heads.tagging.crf import (
+    Chain,
+    forward_backward,
+    lay_out,
+    marginals,
+    path_score,
+    span_probability,
+    viterbi,
+)
+from encodery.heads.tagging.tags import TagReadout, units_of
 from encodery.model import Model
 
 _NUMBERS_AT_ONCE = 1 << 20

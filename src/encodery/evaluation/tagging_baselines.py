@@ -14,7 +14,7 @@ import torch
 
 from encodery.data.tags import OUTSIDE, SchemeName, allowed, convert
 from encodery.errors import DataError
-from encodery.heads.crf import Chain, viterbi
+from encodery.heads.tagging.crf import Chain, viterbi
 
 Words = Sequence[Sequence[str]]
 

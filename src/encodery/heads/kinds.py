@@ -5,8 +5,8 @@ from __future__ import annotations
 from encodery.encoders.kinds import EncoderConfig
 from encodery.frontends.text import TextFrontend
 from encodery.heads.autoencode import AutoencodeReadout
-from encodery.heads.decoder import Decoder
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.decoder import Decoder
+from encodery.heads.decoding.options import DecoderConfig
 from encodery.heads.distil import DistilReadout
 from encodery.heads.late_interaction import TokenReadout
 from encodery.heads.links import LinkReadout
@@ -30,8 +30,8 @@ from encodery.heads.readouts import DocumentReadout, VectorReadout, WordReadout
 from encodery.heads.replaced import ReplacedReadout
 from encodery.heads.several import SeveralReadout
 from encodery.heads.spans import SpanReadout
-from encodery.heads.tagging_options import TagReadoutConfig
-from encodery.heads.tags import TagReadout
+from encodery.heads.tagging.options import TagReadoutConfig
+from encodery.heads.tagging.tags import TagReadout
 from encodery.heads.vector_options import TokenReadoutConfig
 
 Readout = (

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from encodery.bricks.choices import PoolingName
 from encodery.config import Config
-from encodery.heads.decoder_options import DecoderConfig
-from encodery.heads.tagging_options import TagReadoutConfig
+from encodery.heads.decoding.options import DecoderConfig
+from encodery.heads.tagging.options import TagReadoutConfig
 from encodery.heads.vector_options import TokenReadoutConfig
 
 LinkScoreName = Literal["transe", "distmult", "rotate"]

@@ -15,7 +15,7 @@ from encodery.data.sources import DataConfig, Labels
 from encodery.encoders.kinds import EncoderConfig
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.recurrent import RecurrentConfig
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.options import WordReadoutConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 from encodery.objectives.masked import Loss

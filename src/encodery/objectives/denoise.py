@@ -22,7 +22,7 @@ from encodery.data.fields import Field as DataField
 from encodery.data.sentences import SENTENCE, SentenceField
 from encodery.data.sources import DataConfig
 from encodery.data.tokenizers import Tokenizer
-from encodery.heads.decoder_options import DecoderConfig
+from encodery.heads.decoding.options import DecoderConfig
 from encodery.objectives.cross_entropy import IGNORED, cross_entropy
 from encodery.objectives.masked import Loss
 from encodery.objectives.noise import (

@@ -20,8 +20,8 @@ from encodery.data.tag_field import NOT_TAGGED, TagField
 from encodery.data.tags import SchemeName, parse, write
 from encodery.data.tagsets import Tagset
 from encodery.errors import ConfigError, DataError
-from encodery.heads.crf import Chain, lay_out, log_partition, path_score
-from encodery.heads.tagging_options import TagReadoutConfig
+from encodery.heads.tagging.crf import Chain, lay_out, log_partition, path_score
+from encodery.heads.tagging.options import TagReadoutConfig
 from encodery.objectives.masked import Loss
 from encodery.trained import Task
 
@@ -98,8 +98,8 @@ class Tagging:
     """The objective: hides nothing, needs a tag readout, scores its logits against the tags of the units.
 
     Without crf: cross-entropy of each unit. With it: minus the log-likelihood of the tags of each text, log Z minus
-    their score (heads/crf.py). Both are counted per unit. A window that begins or ends inside of a span has its edge
-    tags rewritten, so that they fit the scheme. With `intent` the cross-entropy of the text's class is added.
+    their score (heads/tagging/crf.py). Both are counted per unit. A window that begins or ends inside of a span has its
+    edge tags rewritten, so that they fit the scheme. With `intent` the cross-entropy of the text's class is added.
     """
 
     def __init__(self, config: TaggingConfig, tagset: Tagset, classes: list[str]) -> None:

@@ -16,8 +16,8 @@ from encodery.data.source_config import DataConfig
 from encodery.data.store import TokenStore
 from encodery.data.targets import TargetField, TargetFrame, TargetLoader, shape_of, target_facts
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig
-from encodery.heads.decoder_options import DecoderConfig
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.generation_options import GenerationConfig
+from encodery.heads.decoding.options import DecoderConfig
 from encodery.objectives.cross_entropy import IGNORED, row_losses
 from encodery.objectives.masked import Loss
 from encodery.trained import Task

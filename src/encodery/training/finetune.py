@@ -16,10 +16,10 @@ from encodery.data.sources import has_split
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
+from encodery.evaluation.judges.of_tasks import judge_of
 from encodery.evaluation.record import ComparisonRow, RunRecord
 from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
-from encodery.evaluation.tasks import judge_of
 from encodery.model import Model, count, without_companions
 from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.choices import Choices, ChoicesConfig

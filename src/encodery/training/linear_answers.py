@@ -12,7 +12,7 @@ from encodery.data.loader import Place, StoredWindows
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import DocumentReadout
-from encodery.heads.tags import TagReadout
+from encodery.heads.tagging.tags import TagReadout
 from encodery.objectives.supervised import Supervised
 from encodery.objectives.tagging import Tagging
 from encodery.training.loop import Objective

@@ -16,7 +16,7 @@ from encodery.data.tag_field import TagGatherer
 from encodery.encoders.kinds import with_dropout
 from encodery.errors import DataError
 from encodery.heads.options import DocumentReadoutConfig
-from encodery.heads.tagging_options import TagReadoutConfig
+from encodery.heads.tagging.options import TagReadoutConfig
 from encodery.model import Model, ModelConfig, PartCost, cost_table, count, with_own_matrix
 from encodery.objectives.choices import Choices, ChoicesConfig
 from encodery.objectives.contrastive import Contrastive

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encodery.batch import Batch, Output
-from encodery.heads.tags import TagReadout
+from encodery.heads.tagging.tags import TagReadout
 from encodery.objectives.tagging import Tagging
 
 # More units than these change the answer hardly at all, and their features lie in memory.

@@ -17,10 +17,10 @@ from encodery.data.store import TokenStore
 from encodery.data.targets import TARGET, TargetField, target_facts
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
 from encodery.durable import replace_file
+from encodery.evaluation.judges.writing import target_tokenizer_of
 from encodery.evaluation.texts import bleu_tokenizer, require_scorers
-from encodery.evaluation.writing import target_tokenizer_of
 from encodery.frontends.cooccurrence import cooccurrence_embeddings
-from encodery.heads.decoder import Decoder
+from encodery.heads.decoding.decoder import Decoder
 from encodery.objectives.writing import Writing, WritingConfig
 from encodery.trained import Trained
 from encodery.training.stage import log_unigram

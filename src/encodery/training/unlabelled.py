@@ -11,7 +11,7 @@ from encodery.data.sentences import SENTENCE
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.options import ReadoutConfig, SeveralReadoutConfig
 from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.contrastive import Contrastive

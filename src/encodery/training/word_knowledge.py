@@ -18,7 +18,7 @@ from encodery.frontends.cooccurrence import cooccurrence_embeddings
 from encodery.frontends.fitting import carried_over
 from encodery.frontends.options import TextConfig
 from encodery.frontends.static_vectors import StaticVectors, read_vectors, shape_of
-from encodery.heads.decoder import Decoder
+from encodery.heads.decoding.decoder import Decoder
 from encodery.heads.readouts import WordReadout
 from encodery.heads.replaced import Generator
 from encodery.model import Model

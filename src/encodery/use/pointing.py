@@ -17,11 +17,11 @@ from encodery.data.sources import DataConfig, Labels, Row
 from encodery.data.store import TokenStore
 from encodery.errors import DataError
 from encodery.evaluation.calibration import probabilities_at
-from encodery.evaluation.choice_judge import scores_of_rows
 from encodery.evaluation.choices import shares
 from encodery.evaluation.evaluate import probabilities
-from encodery.evaluation.question_judge import TOP, places_of, spans_of_rows, told_rows
-from encodery.evaluation.rank_judge import rank_logits
+from encodery.evaluation.judges.choices import scores_of_rows
+from encodery.evaluation.judges.questions import TOP, places_of, spans_of_rows, told_rows
+from encodery.evaluation.judges.ranks import rank_logits
 from encodery.evaluation.ranks import likeliest_rank
 from encodery.use.answers import Answerer, Text
 

@@ -25,7 +25,7 @@ from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
 from encodery.errors import ConfigError, DataError, WeightsError, nearest
 from encodery.evaluation.text_vectors import TextVectors, text_vectors
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.late_interaction import TokenReadout
 from encodery.heads.readouts import VectorReadout
 from encodery.trained import Trained
@@ -100,9 +100,9 @@ class Predictor:
     def write(self, texts: Iterable[Text], **options: Any) -> list[str]:
         """What the model writes for each text, or as a language model on from it, in order.
 
-        `options` are those of heads/generation_options.py (beam, length_penalty, sample, temperature, top_k, top_p,
-        seed, max_tokens, ...), over what the model's recipe says. Raises ConfigError for options that cannot be, and
-        for a model that does not write.
+        `options` are those of heads/decoding/generation_options.py (beam, length_penalty, sample, temperature, top_k,
+        top_p, seed, max_tokens, ...), over what the model's recipe says. Raises ConfigError for options that cannot be,
+        and for a model that does not write.
         """
         if self.trained.task.kind not in ("write", "causal"):
             raise ConfigError(

@@ -16,12 +16,12 @@ from encodery.durable import replace_file
 from encodery.errors import DataError, WeightsError
 from encodery.evaluation.evaluate import masked_loss
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Judge
+from encodery.evaluation.judges.judge import Judge
+from encodery.evaluation.judges.of_tasks import judge_of
 from encodery.evaluation.record import RunRecord
 from encodery.evaluation.report import render_report
 from encodery.evaluation.results import base_record
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.evaluation.tasks import judge_of
 from encodery.model import count
 from encodery.use.predict import Predictor, load
 

@@ -15,10 +15,10 @@ from encodery.data.store import TokenStore
 from encodery.data.targets import TargetField
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import ConfigError, DataError
-from encodery.evaluation.writing import target_tokenizer_of
-from encodery.heads.generation import Written
-from encodery.heads.generation_options import GenerationConfig
-from encodery.heads.writing import check_goes_on, write_from_prompts, write_from_sources
+from encodery.evaluation.judges.writing import target_tokenizer_of
+from encodery.heads.decoding.generation import Written
+from encodery.heads.decoding.generation_options import GenerationConfig
+from encodery.heads.decoding.writing import check_goes_on, write_from_prompts, write_from_sources
 from encodery.problems import problems_of
 from encodery.trained import Task, Trained
 from encodery.use.answers import Answerer

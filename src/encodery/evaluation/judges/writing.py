@@ -15,7 +15,7 @@ from encodery.data.loader import Loader, Place
 from encodery.data.targets import TARGET, TargetFrame, TargetLoader, shape_of
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.evaluation.texts import (
@@ -28,9 +28,9 @@ from encodery.evaluation.texts import (
     utf8_sizes,
 )
 from encodery.evaluation.writing_baselines import RuleTexts, copied, first_sentences, from_memory
-from encodery.heads.decoder import Decoder
-from encodery.heads.generation_options import GenerationConfig
-from encodery.heads.writing import write_from_sources
+from encodery.heads.decoding.decoder import Decoder
+from encodery.heads.decoding.generation_options import GenerationConfig
+from encodery.heads.decoding.writing import write_from_sources
 from encodery.model import Model
 from encodery.objectives.writing import writing_losses
 from encodery.trained import Task

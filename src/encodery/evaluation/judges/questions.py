@@ -14,7 +14,7 @@ from encodery.data.loader import Loader, Place
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.questions import (
     Asked,
     Candidates,

@@ -19,7 +19,7 @@ from encodery.evaluation.choices import (
     word_overlap,
 )
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.metrics import SMALLEST_PROBABILITY
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig

@@ -17,9 +17,9 @@ from encodery.encoders.recurrent import Recurrent
 from encodery.encoders.transformer import Transformer
 from encodery.errors import ConfigError, DataError
 from encodery.frontends.text import TextFrontend
-from encodery.heads.decoder import Decoder, Writing
-from encodery.heads.generation import Rules, Written, all_written, in_groups, search
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.decoder import Decoder, Writing
+from encodery.heads.decoding.generation import Rules, Written, all_written, in_groups, search
+from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.readouts import WordReadout
 
 ROWS_AT_ONCE = 256
@@ -48,7 +48,7 @@ class Writer(Protocol):
 
 
 class DecoderSteps:
-    """The steps of a decoder (heads/generation.py, Steps)."""
+    """The steps of a decoder (heads/decoding/generation.py, Steps)."""
 
     def __init__(self, decoder: Decoder, writing: Writing) -> None:
         self.decoder, self.writing = decoder, writing

@@ -1,7 +1,7 @@
 """A linear answer about every unit of a text: from the word, its affixes, how it is written, and its neighbours.
 
 With some ten thousand tagged sentences such a model is hard to beat, and it errs at other units than an encoder does:
-a weighted sum of the two is the answer (heads/tags.py), a product of experts (Hinton 2002). The features are those of
+a weighted sum of the two is the answer (tags.py), a product of experts (Hinton 2002). The features are those of
 taggers before there were encoders (Ratnaparkhi 1996, table 1; Ratinov and Roth 2009, section 3), hashed as in fastText
 (Joulin et al. 2017). Their weights are fitted in one go before training (training/tag_words.py), and gradients of the
 encoder leave them alone.

@@ -17,8 +17,8 @@ from encodery.encoders.source import HeldSource, SourceAttention, document_grid,
 from encodery.encoders.transformer import Block, Transformer
 from encodery.frontends.embeddings import LearnedTable
 from encodery.frontends.text import TextFrontend
-from encodery.heads.decoder_options import CausalTransformerConfig, DecoderConfig, ForwardRecurrentConfig
-from encodery.heads.recurrent_decoder import AskingRecurrent
+from encodery.heads.decoding.options import CausalTransformerConfig, DecoderConfig, ForwardRecurrentConfig
+from encodery.heads.decoding.recurrent import AskingRecurrent
 
 FIRST_GAIN = 0.5
 """What the last norm multiplies with at the start where the output matrix is a table of embeddings. With 1 the first

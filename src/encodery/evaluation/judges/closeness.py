@@ -12,9 +12,9 @@ import torch
 from encodery.data.corpus import HeldRows
 from encodery.data.loader import Loader
 from encodery.evaluation.bm25 import BM25
-from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.documents import truth_of
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.mistakes import most_wrong_numbers
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.retrieval import mean_metrics, query_metrics

@@ -12,10 +12,10 @@ import torch
 from encodery.data.corpus import HeldRows
 from encodery.data.loader import Loader, Place
 from encodery.evaluation.bm25 import BM25
-from encodery.evaluation.closeness import SEARCH_METRICS
-from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.closeness import SEARCH_METRICS
+from encodery.evaluation.judges.documents import truth_of
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.retrieval import mean_metrics, query_metrics
 from encodery.evaluation.settings import EvaluationConfig

@@ -13,9 +13,9 @@ from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear
 from encodery.data.tags import allowed
-from encodery.heads.crf import Chain
-from encodery.heads.tag_words import WordScores
-from encodery.heads.tagging_options import TagReadoutConfig
+from encodery.heads.tagging.crf import Chain
+from encodery.heads.tagging.options import TagReadoutConfig
+from encodery.heads.tagging.words import WordScores
 
 _LOWEST = -1e4
 
@@ -23,7 +23,7 @@ _LOWEST = -1e4
 class TagReadout(nn.Module):
     """States -> logits (U, C) at the units of a batch, in order, and with `classes` also `classes` (N, K).
 
-    With `linear` the answer is a weighted sum of that and of a linear one (heads/tag_words.py); both are in `parts`.
+    With `linear` the answer is a weighted sum of that and of a linear one (words.py, here); both are in `parts`.
 
     A unit is read at its first token (Devlin et al. 2019, section 5.3): where `batch.values["tags"]` is above 0. The
     Output has the `chain` as well.

@@ -12,7 +12,7 @@ from encodery.bricks.products import Linear
 from encodery.encoders.past import Past
 from encodery.encoders.recurrent import Reading, Recurrent, RecurrentLayer
 from encodery.encoders.source import DOCUMENTS_AT_ONCE, HeldSource, document_grid
-from encodery.heads.decoder_options import ForwardRecurrentConfig
+from encodery.heads.decoding.options import ForwardRecurrentConfig
 
 
 class AdditiveAttention(nn.Module):

@@ -13,9 +13,9 @@ from encodery.data.loader import Loader, Place
 from encodery.data.sources import Row
 from encodery.evaluation.baselines import Baseline, majority, tfidf_logistic
 from encodery.evaluation.calibration import fit_temperature, probabilities_at
-from encodery.evaluation.documents import truth_of
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.documents import truth_of
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.mistakes import confusion_matrix, per_class_table
 from encodery.evaluation.ranks import likeliest_rank, score_ranks
 from encodery.evaluation.record import ComparisonRow

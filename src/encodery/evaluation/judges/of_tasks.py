@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from encodery.data.tokenizers import Tokenizer
-from encodery.evaluation.candidates import CandidateJudge
-from encodery.evaluation.choice_judge import ChoiceJudge
-from encodery.evaluation.closeness import ClosenessJudge, SearchJudge
-from encodery.evaluation.documents import DocumentJudge
-from encodery.evaluation.judges import Judge
-from encodery.evaluation.language import LanguageJudge
-from encodery.evaluation.question_judge import QuestionJudge
-from encodery.evaluation.rank_judge import RankJudge
-from encodery.evaluation.tagging import TagJudge
-from encodery.evaluation.writing import WritingJudge
+from encodery.evaluation.judges.candidates import CandidateJudge
+from encodery.evaluation.judges.choices import ChoiceJudge
+from encodery.evaluation.judges.closeness import ClosenessJudge, SearchJudge
+from encodery.evaluation.judges.documents import DocumentJudge
+from encodery.evaluation.judges.judge import Judge
+from encodery.evaluation.judges.language import LanguageJudge
+from encodery.evaluation.judges.questions import QuestionJudge
+from encodery.evaluation.judges.ranks import RankJudge
+from encodery.evaluation.judges.tags import TagJudge
+from encodery.evaluation.judges.writing import WritingJudge
 from encodery.trained import Task
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encodery.heads.generation_options import GenerationConfig
+from encodery.heads.decoding.generation_options import GenerationConfig
 
 Array = np.ndarray
 

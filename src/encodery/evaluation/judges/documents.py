@@ -22,7 +22,7 @@ from encodery.evaluation.evaluate import (
     score,
 )
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
 from encodery.evaluation.mistakes import confusion_matrix, most_wrong, most_wrong_numbers, per_class_table
 from encodery.evaluation.record import ComparisonRow

@@ -16,14 +16,14 @@ from encodery.data.tagsets import Tagged, Tagset
 from encodery.data.tokenizers import Tokenizer
 from encodery.data.units import Placed, place
 from encodery.evaluation.intervals import Metric, from_resamples, resampled_sums
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.evaluation.tag_answers import UnitLogits, fit_tag_mix, unit_logits, with_mix
 from encodery.evaluation.tagged_texts import count_spans, each_text, right_units, score_tags, span_table, tag_table
 from encodery.evaluation.tagging_baselines import TaggedBaseline, linear_tagger, majority_tag, tag_of_the_word
 from encodery.evaluation.wording import value_text
-from encodery.heads.tags import TagReadout
+from encodery.heads.tagging.tags import TagReadout
 from encodery.model import Model
 from encodery.trained import Task
 

@@ -13,7 +13,7 @@ from encodery.data.corpus import HeldRows
 from encodery.data.loader import Loader, Place
 from encodery.data.tokenizers import Tokenizer
 from encodery.evaluation.intervals import Metric
-from encodery.evaluation.judges import Comparison, Judge
+from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.texts import score_surprise, utf8_sizes
 from encodery.model import Model
