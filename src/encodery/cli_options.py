@@ -30,7 +30,10 @@ ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder
 Precision = Annotated[str, typer.Option(help="fp32, bf16 or int8: faster, and a little less exact.")]
 TextColumn = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="Column of the text.")]
 LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Column of the label.")]
-PairColumn = Annotated[str | None, typer.Option("--pair", metavar="COLUMN", help="Column of the second text.")]
+PairColumn = Annotated[
+    str | None,
+    typer.Option("--pair", metavar="COLUMN", help="Column of the second text, or of the one to be written."),
+]
 
 # -- train, resume, demo
 
@@ -42,7 +45,7 @@ DemoFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="Where its data
 
 NewRecipe = Annotated[Path, typer.Option("--output", "-o", metavar="RECIPE", help="Recipe to write.")]
 TaskName = Annotated[
-    str | None, typer.Option(metavar="TASK", help="classify, multilabel, regress, tag, ... or masked (no labels).")
+    str | None, typer.Option(metavar="TASK", help="classify, tag, answer, embed, write, ... or masked (no labels).")
 ]
 Tokens = Annotated[int | None, typer.Option(help="Tokens of a document, for the FLOPs.", min=3)]
 HelpTexts = Annotated[bool, typer.Option("--help-texts", help="Explain every key.")]

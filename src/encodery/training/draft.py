@@ -14,11 +14,14 @@ from encodery.config import load_config
 from encodery.data.sources import DataConfig, SourceConfig, sample_rows, total_bytes
 from encodery.data.tokenizer_training import guess_language
 from encodery.errors import ConfigError, DataError, nearest
+from encodery.training.draft_pairs import PairsSeen, look_for_pairs, no_pairs
 from encodery.training.draft_pointing import PointingSeen, look_for_pointing, no_pointing
 from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
-TaskName = Literal["classify", "multilabel", "regress", "ordinal", "tag", "answer", "choose", "masked"]
+TaskName = Literal[
+    "classify", "multilabel", "regress", "ordinal", "tag", "answer", "choose", "embed", "write", "masked"
+]
 LOOKED_AT_ROWS = 20_000
 _FEW_LABELS = 200
 _LABEL_NAMES = {
@@ -55,6 +58,7 @@ class Draft:
     guesses: list[str] = field(default_factory=list)
     tags: TagsSeen | None = None
     pointing: PointingSeen | None = None
+    pairs: PairsSeen | None = None
 
     @property
     def max_length(self) -> int:
@@ -103,20 +107,30 @@ def look_at_files(
         task, text, pair, label = pointing.kind, pointing.text, pointing.pair, pointing.label
     elif seen is not None:
         task, text = "tag", seen.text
+    pairs = None
+    if task in ("embed", "write") or (task is None and label is None):
+        pairs = look_for_pairs(table, task, text, pair)
+        if pairs is None and task is not None:
+            raise no_pairs(task, first.path, sampled.columns, (text, pair))
+        guessed = None if task is not None else _label_column(table, {text, pair}, numbers=False)
+        if pairs is not None and guessed is not None and guessed not in (pairs.text, pairs.other):
+            pairs = None  # there are labels to learn
+    if pairs is not None:
+        task, text, pair = pairs.kind, pairs.text, pairs.other
     text = text or _text_column(table, {label, pair}, first.path)
-    if pointing is None:
+    if pointing is None and pairs is None:
         pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
     separator = "|"
     if seen is not None:
         label = label or _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
-    elif label is None and task not in ("masked", "answer"):
+    elif label is None and task not in ("masked", "answer", "embed", "write"):
         label = _label_column(table, {text, pair}, numbers=task == "regress")
     values = [value for value in table.get(label or "", []) if value not in (None, "")]
     if task is None:
         task, separator = _task(values) if values else ("masked", "|")
     elif task == "multilabel":
         separator = _task(values)[1]
-    if task not in ("masked", "tag", "answer") and not values:
+    if task not in ("masked", "tag", "answer", "embed", "write") and not values:
         raise DataError(
             f"{first.path} has no column that looks like a label",
             expected=f"labels for the task {task}; the columns are {', '.join(sampled.columns)}",
@@ -124,6 +138,8 @@ def look_at_files(
         )
     if task == "masked":
         label, pair = None, None
+    if task == "embed" and not _all_numbers(values):
+        raise DataError(f"--label {label}: not all values are numbers", expected="how close the two texts are")
     texts = [_joined(row, text, pair) for row in sampled.rows]
     sizes = sorted(map(estimated_tokens, texts))
     data = DataConfig.model_validate({"train": splits["train"], "validation_share": 0.0})
@@ -148,6 +164,7 @@ def look_at_files(
         guesses,
         seen,
         pointing,
+        pairs,
     )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encodery.evaluation.baselines import UNSPACED_LANGUAGES
+from encodery.training.draft_pairs import column_line as pair_line
+from encodery.training.draft_pairs import pairs_lines
 from encodery.training.draft_pointing import PointingSeen, column_line, pointing_lines
 from encodery.training.draft_tags import tags_said
 
@@ -86,7 +88,10 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
             text = quoted(draft.text) if isinstance(draft.text, str) else ", ".join(draft.text)
             lines.append(_line(f"  text: {text}", f"column of the text; [a, b] joins two{also}"))
     if draft.pair:
-        lines.append(_line(f"  pair: {quoted(draft.pair)}", "column of the second text of a pair"))
+        key, why = (
+            ("pair", "column of the second text of a pair") if draft.pairs is None else pair_line(draft.pairs.kind)
+        )
+        lines.append(_line(f"  {key}: {quoted(draft.pair)}", why))
     if draft.tags is not None:
         word, column = ("tags", draft.tags.tags) if draft.tags.tags else ("spans", draft.tags.spans or "")
         lines.append(_line(f"  {word}: {quoted(column)}", tags_said(draft.tags)))
@@ -96,6 +101,8 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
         lines.append(_line(f"  label: {quoted(draft.label)}", _labels_said(draft)))
     if draft.task == "multilabel":
         lines.append(_line(f"  label_separator: {quoted(draft.separator)}", "between several labels in one string"))
+    if draft.task == "write":
+        lines.append(_line("  long: cut", "a source over the limit is cut at its end"))
     if draft.pair is None and draft.pointing is None:
         lines.append(_line("  long: split", "a text over the limit is split and its answers averaged; or cut"))
     lines.append(_line("  bad_rows: skip", "counted and shown with their lines; refuse stops at the first"))
@@ -118,6 +125,7 @@ def _tokenizer(draft: Draft) -> str:
     language = draft.language if draft.language not in ("unknown", "latin") else "auto"
     # What is tagged character by character is read character by character: figures and Latin words too.
     kind = "characters" if draft.tags is not None and draft.tags.units == "characters" else "wordpiece"
+    kind = "byte_bpe" if draft.task == "write" else kind  # what is written must be text again, to the letter
     return "\n".join(
         [
             "tokenizer:",
@@ -182,6 +190,10 @@ def _objective(draft: Draft) -> str:
         )
     if draft.task == "tag":
         return _tagging(draft, minutes)
+    if draft.pairs is not None:
+        epochs = 10 if draft.rows < 20_000 else 3
+        given = pairs_lines(draft.pairs.kind, minutes, epochs, numbers=draft.label is not None)
+        return "\n".join(_line(*line) if line[1] else line[0] for line in given)
     if draft.pointing is not None:
         return _pointing(draft, draft.pointing, minutes)
     epochs = 10 if draft.rows < 5000 else 5 if draft.rows < 20_000 else 3
