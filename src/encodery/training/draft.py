@@ -8,31 +8,30 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from encodery.config import load_config
-from encodery.data.sources import DataConfig, SourceConfig, sample_rows, total_bytes
+from encodery.data.sources import DataConfig, Sampled, SourceConfig, sample_rows, total_bytes
 from encodery.data.tokenizer_training import guess_language
 from encodery.errors import ConfigError, DataError, nearest
+from encodery.training.draft_columns import (
+    TaskName,
+    all_numbers,
+    counted,
+    intent_column,
+    label_column,
+    pair_column,
+    task_of,
+    text_column,
+)
 from encodery.training.draft_pairs import PairsSeen, look_for_pairs, no_pairs
 from encodery.training.draft_pointing import PointingSeen, look_for_pointing, no_pointing
 from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
-TaskName = Literal[
-    "classify", "multilabel", "regress", "ordinal", "tag", "answer", "choose", "embed", "write", "masked"
-]
 LOOKED_AT_ROWS = 20_000
-_FEW_LABELS = 200
-_LABEL_NAMES = {
-    *("label", "labels", "class", "category", "target", "topic", "intent", "sentiment", "rating", "stars"),
-    *("score", "y", "tag", "tags"),
-}
-_ID_NAMES = {"id", "uid", "idx", "index", "guid", "uuid", "key", "url", "date", "time"}
-_SEPARATORS = ("|", ";", ",")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"\w+|[^\w\s]")
-_COUPLES = (("1", "2"), ("a", "b"), ("premise", "hypothesis"), ("question", "answer"), ("query", "document"))
 
 
 @dataclass
@@ -89,16 +88,7 @@ def look_at_files(
     """
     splits = _splits(files)
     first = SourceConfig(path=splits["train"][0])
-    sampled = sample_rows(first, base=Path(), count=LOOKED_AT_ROWS)
-    if not sampled.rows:
-        shown = "\n".join(f"    {line}" for line in sampled.problems[:5])
-        raise DataError(f"{first.path}: no readable rows" + (f"\n{shown}" if shown else ""), fix="look into the file")
-    for name in (text, label, pair):
-        if name is not None and name not in sampled.columns:
-            raise DataError(
-                f"{first.path} has no column {name!r}{nearest(name, sampled.columns)}",
-                expected=f"one of {', '.join(sampled.columns)}",
-            )
+    sampled = _sampled(first, (text, label, pair))
     table = {name: [row.get(name) for row in sampled.rows] for name in sampled.columns}
     guesses: list[str] = []
     told = label is not None or pair is not None
@@ -107,29 +97,22 @@ def look_at_files(
         task, text, pair, label = pointing.kind, pointing.text, pointing.pair, pointing.label
     elif seen is not None:
         task, text = "tag", seen.text
-    pairs = None
-    if task in ("embed", "write") or (task is None and label is None):
-        pairs = look_for_pairs(table, task, text, pair)
-        if pairs is None and task is not None:
-            raise no_pairs(task, first.path, sampled.columns, (text, pair))
-        guessed = None if task is not None else _label_column(table, {text, pair}, numbers=False)
-        if pairs is not None and guessed is not None and guessed not in (pairs.text, pairs.other):
-            pairs = None  # there are labels to learn
+    pairs = _pairs(table, task, text, pair, first.path) if label is None or task == "embed" else None
     if pairs is not None:
         task, text, pair = pairs.kind, pairs.text, pairs.other
-    text = text or _text_column(table, {label, pair}, first.path)
+    text = text or text_column(table, {label, pair}, first.path)
     if pointing is None and pairs is None:
-        pair = None if seen is not None else pair or _pair_column(table, text, label, guesses)
+        pair = None if seen is not None else pair or pair_column(table, text, label, guesses)
     separator = "|"
     if seen is not None:
-        label = label or _intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
+        label = label or intent_column(table, {seen.text, seen.tags, seen.spans}, guesses)
     elif label is None and task not in ("masked", "answer", "embed", "write"):
-        label = _label_column(table, {text, pair}, numbers=task == "regress")
+        label = label_column(table, {text, pair}, numbers=task == "regress")
     values = [value for value in table.get(label or "", []) if value not in (None, "")]
     if task is None:
-        task, separator = _task(values) if values else ("masked", "|")
+        task, separator = task_of(values) if values else ("masked", "|")
     elif task == "multilabel":
-        separator = _task(values)[1]
+        separator = task_of(values)[1]
     if task not in ("masked", "tag", "answer", "embed", "write") and not values:
         raise DataError(
             f"{first.path} has no column that looks like a label",
@@ -138,7 +121,7 @@ def look_at_files(
         )
     if task == "masked":
         label, pair = None, None
-    if task == "embed" and not _all_numbers(values):
+    if task == "embed" and not all_numbers(values):
         raise DataError(f"--label {label}: not all values are numbers", expected="how close the two texts are")
     texts = [_joined(row, text, pair) for row in sampled.rows]
     sizes = sorted(map(estimated_tokens, texts))
@@ -156,7 +139,7 @@ def look_at_files(
         pair,
         label,
         separator,
-        _counted(values, task, separator),
+        counted(values, task, separator),
         guess_language(texts[:2000]),
         sorted(map(len, texts))[len(texts) // 2],
         sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))],
@@ -166,6 +149,21 @@ def look_at_files(
         pointing,
         pairs,
     )
+
+
+def _sampled(source: SourceConfig, named: Sequence[str | None]) -> Sampled:
+    """The first rows. Raises DataError when there are none, or when a column that was named is missing."""
+    sampled = sample_rows(source, base=Path(), count=LOOKED_AT_ROWS)
+    if not sampled.rows:
+        shown = "\n".join(f"    {line}" for line in sampled.problems[:5])
+        raise DataError(f"{source.path}: no readable rows" + (f"\n{shown}" if shown else ""), fix="look into the file")
+    for name in named:
+        if name is not None and name not in sampled.columns:
+            raise DataError(
+                f"{source.path} has no column {name!r}{nearest(name, sampled.columns)}",
+                expected=f"one of {', '.join(sampled.columns)}",
+            )
+    return sampled
 
 
 def _special(
@@ -190,6 +188,20 @@ def _special(
             fix="see docs/01_data.md for the forms; --text names the column of the words",
         )
     return pointing, seen
+
+
+def _pairs(
+    table: dict[str, list[Any]], task: TaskName | None, text: str | None, pair: str | None, path: str
+) -> PairsSeen | None:
+    """Two columns of texts, where the task may be such and there are no labels to learn. Raises DataError when one of
+    these tasks is asked for, and its columns are not found."""
+    if task not in (None, "embed", "write"):
+        return None
+    found = look_for_pairs(table, task, text, pair)
+    if found is None and task is not None:
+        raise no_pairs(task, path, list(table), (text, pair))
+    label = label_column(table, {text, pair}, numbers=False) if found is not None and task is None else None
+    return None if found is None or label not in (None, found.text, found.other) else found
 
 
 def write_draft(draft: Draft, output: Path) -> Path:
@@ -240,137 +252,6 @@ def _splits(files: Sequence[str]) -> dict[str, list[str]]:
     if not found["train"]:
         raise DataError("every file is named as a test or validation file", expected="at least one file to train on")
     return {split: paths for split, paths in found.items() if paths}
-
-
-# -- which column is what --------------------------------------------------------------------------
-
-
-def _strings(values: list[Any]) -> list[str]:
-    return [value for value in values if isinstance(value, str) and value.strip()]
-
-
-def _mean_length(values: list[Any]) -> float:
-    strings = _strings(values)
-    if len(strings) < 0.5 * max(1, sum(value is not None for value in values)):
-        return 0.0
-    return sum(map(len, strings)) / max(1, len(strings))
-
-
-def _text_column(table: dict[str, list[Any]], taken: set[str | None], path: str) -> str:
-    lengths = {name: _mean_length(values) for name, values in table.items() if name not in taken}
-    best = max(lengths, key=lambda name: (lengths[name], name == "text"), default=None)
-    if best is None or lengths[best] == 0:
-        raise DataError(
-            f"{path}: no column holds text", expected=f"strings in one of {', '.join(table)}", fix="name it with --text"
-        )
-    # The first of a couple is the text, the second the pair.
-    for name in table:
-        if _couple(name, best) and lengths.get(name, 0) > 0.3 * lengths[best]:
-            return name
-    return best
-
-
-def _couple(first: str, second: str) -> bool:
-    """Whether two names differ by an ending such as 1 and 2, or are premise and hypothesis."""
-    one, two = first.lower(), second.lower()
-    for left, right in _COUPLES:
-        if one.endswith(left) and two.endswith(right) and one[: -len(left)] == two[: -len(right)]:
-            return True
-    return False
-
-
-def _pair_column(table: dict[str, list[Any]], text: str, label: str | None, guesses: list[str]) -> str | None:
-    for name, values in table.items():
-        if name not in (text, label) and _couple(text, name) and _mean_length(values) > 0:
-            return name
-    own = _mean_length(table[text])
-    for name, values in table.items():
-        strings = _strings(values)
-        varied = len(set(strings)) > 0.5 * len(strings)
-        if name in (text, label) or not varied or _mean_length(values) < 20 or _is_id(name, values):
-            continue
-        if _mean_length(values) > 0.5 * own:
-            guesses.append(f"{name} is taken for the second text of a pair; if it is not, remove 'pair:'")
-            return name
-        guesses.append(f"{name} holds text as well; to use both write 'text: [{name}, {text}]'")
-    return None
-
-
-def _is_id(name: str, values: list[Any]) -> bool:
-    return bool(_ID_NAMES & set(re.split(r"[^a-z]+", name.lower()))) or all(
-        isinstance(value, str) and re.fullmatch(r"[\w:/.\-]{8,}", value) for value in values[:50]
-    )
-
-
-def _label_column(table: dict[str, list[Any]], taken: set[str | None], *, numbers: bool) -> str | None:
-    """The likeliest label: a telling name first, then few distinct values."""
-    ranked: list[tuple[int, int, str]] = []
-    for name, values in table.items():
-        present = [value for value in values if value not in (None, "")]
-        if name in taken or not present or name.lower() in _ID_NAMES:
-            continue
-        distinct = len({repr(value) for value in present})
-        named = any(word in _LABEL_NAMES for word in re.split(r"[^a-z]+", name.lower()))
-        repeats = distinct <= _FEW_LABELS and distinct <= max(2, 0.5 * len(present))
-        lists = all(isinstance(value, list) for value in present)
-        numeric = _all_numbers(present)
-        if not (repeats or lists or (numeric and (named or numbers)) or (named and distinct < 0.5 * len(present))):
-            continue
-        ranked.append((0 if named else 1, distinct, name))
-    return min(ranked)[2] if ranked else None
-
-
-def _intent_column(table: dict[str, list[Any]], taken: set[str | None], guesses: list[str]) -> str | None:
-    """The class of the whole text beside tags: only under a telling name."""
-    named = {name: values for name, values in table.items() if set(re.split(r"[^a-z]+", name.lower())) & _LABEL_NAMES}
-    others = {name: values for name, values in named.items() if all(isinstance(value, str) for value in values)}
-    label = _label_column(others, taken, numbers=False)
-    if label is not None:
-        guesses.append(f"{label} is learned beside the tags; if it should not be, remove 'label:' and 'intent:'")
-    return label
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _all_numbers(values: list[Any]) -> bool:
-    return all(_number(value) is not None for value in values)
-
-
-def _task(values: list[Any]) -> tuple[TaskName, str]:
-    """What is to be learned from these labels, and what stands between several of them."""
-    if any(isinstance(value, list) for value in values):
-        return "multilabel", "|"
-    if _all_numbers(values):
-        numbers = [float(value) for value in values]
-        distinct = set(numbers)
-        fractions = any(not number.is_integer() for number in distinct)
-        return ("regress" if (fractions and len(distinct) > 5) or len(distinct) > 50 else "classify"), "|"
-    strings = _strings(values)
-    for separator in _SEPARATORS:
-        several = [value for value in strings if separator in value]
-        parts = {part.strip() for value in strings for part in value.split(separator)}
-        # Labels that are put together from fewer parts, not one label with a comma in its name.
-        if len(several) > 0.02 * len(strings) and len(parts) < len(set(strings)):
-            return "multilabel", separator
-    return "classify", "|"
-
-
-def _counted(values: list[Any], task: TaskName, separator: str) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    if task in ("classify", "ordinal", "tag"):
-        counts.update(str(value) for value in values)
-    elif task == "multilabel":
-        for value in values:
-            parts = value if isinstance(value, list) else str(value).split(separator)
-            counts.update(str(part).strip() for part in parts if str(part).strip())
-    return counts
 
 
 # -- lengths ---------------------------------------------------------------------------------------
