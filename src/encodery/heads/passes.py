@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import torch
@@ -32,21 +33,21 @@ def answered(readout: nn.Module, encode: Encode, batch: Batch) -> Output:
     return readout(encode(batch, at), batch)
 
 
-class OwnPass(nn.Module):
+class OwnPass(nn.Module, ABC):
     """A readout that decides itself what the encoder reads, and how often. Parts of it may serve learning alone."""
 
+    @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights from the generator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, encode: Encode, batch: Batch) -> Output:
         """The answer for a batch; `encode` gives vectors of it, or of another batch that was made from it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def costs(self, length: int, share: float) -> list[tuple[str, int, float]]:
         """Name, parameters and forward FLOPs per token of each part, for documents of `length` tokens, when words are
         asked for at a `share` of the positions."""
-        raise NotImplementedError
 
     @property
     def passes(self) -> int:

@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 
 from encodery.config import Resolved
+from encodery.data.composing import composer, of_one_row
 from encodery.data.corpus import Reading
 from encodery.data.ledger import Ledger
 from encodery.data.rows import Row
@@ -130,6 +131,8 @@ def look_at_data(resolved: Resolved[Recipe]) -> DataView:
     found = {source.path: columns(source, resolved.base) for source in recipe.data.train}
     tokenizer, described = sample_tokenizer(resolved)
     limit, long = recipe.encoder.max_length, recipe.data.long
+    if composer(recipe.objective.compose).together is of_one_row:
+        long = "cut"  # texts that must come in one batch have no windows
     if recipe.start_from is not None:
         limit = min(limit, Trained.load(resolved.base / recipe.start_from).model.config.encoder.max_length)
     view = DataView([], found, described, limit, long, recipe.labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +23,7 @@ Text = str | tuple[str, str] | list[str] | dict[str, Any]
 """A text, a pair of texts, or a text with its mentions: {"text": ..., "entities": [[start, stop, entity], ...]}."""
 
 
-class Answerer:
+class Answerer(ABC):
     """How texts become rows and what a model says of them becomes answers."""
 
     labels: ClassVar[Labels] = "none"
@@ -44,12 +45,12 @@ class Answerer:
         """What a person has given as the text `number` (from 0). Raises DataError for what is no text."""
         return as_row(text, number, paired=self.trained.task.paired)
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most models have answers
         """Raises WeightsError for a model that has no answers."""
 
+    @abstractmethod
     def answers(self, using: Predictor, rows: Sequence[Row], store: TokenStore, top: int | None) -> Iterator[Any]:
         """One answer a row, in order."""
-        raise NotImplementedError
 
 
 class DocumentAnswerer(Answerer):
