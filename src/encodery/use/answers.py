@@ -99,6 +99,10 @@ class Silent(Answerer):
             fix="fine-tune it (start_from: THIS FOLDER), or take its vectors: embed (predict --embed)",
         )
 
+    def answers(self, using: Predictor, rows: Sequence[Row], store: TokenStore, top: int | None) -> Iterator[Any]:
+        """Never asked for: `check` refuses."""
+        raise AssertionError("a model of vectors was asked for answers")
+
 
 def as_row(text: Text, number: int, *, paired: bool) -> Row:
     """A text or a pair of texts as a row. Raises DataError when it is something else."""
