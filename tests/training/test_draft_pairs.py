@@ -84,3 +84,5 @@ def test_missing_columns_are_said(tmp_path: Path) -> None:
     pairs = table(tmp_path / "pairs.jsonl", [{**row, "score": "high"} for row in told(one="some words", two="others")])
     with pytest.raises(DataError, match="not all values are numbers"):
         look_at_files([pairs], task="embed", label="score")
+    with pytest.raises(DataError, match="what is written has no label"):
+        look_at_files([pairs], task="write", label="score")

@@ -97,6 +97,8 @@ def look_at_files(
         task, text, pair, label = pointing.kind, pointing.text, pointing.pair, pointing.label
     elif seen is not None:
         task, text = "tag", seen.text
+    if task == "write" and label is not None:
+        raise DataError(f"--label {label}: what is written has no label", fix="name the column to write with --pair")
     pairs = _pairs(table, task, text, pair, first.path) if label is None or task == "embed" else None
     if pairs is not None:
         task, text, pair = pairs.kind, pairs.text, pairs.other
