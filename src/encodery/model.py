@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -160,6 +162,14 @@ def cost_table(model: Model, *, length: int, mask_share: float = 0.15) -> list[P
 def count(module: nn.Module) -> int:
     """How many numbers the module learns; a shared parameter counts once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def answering(model: Model, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, the model answers and does not learn: no dropout, no gradients, products in `dtype`."""
+    model.eval()
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+        yield
 
 
 def load_matching(model: Model, weights: dict[str, Tensor]) -> list[str]:

@@ -13,7 +13,7 @@ from encodery.evaluation.calibration import fit_mix, probabilities_at
 from encodery.evaluation.intervals import Metric
 from encodery.evaluation.metrics import score_labels, score_multilabel, score_numbers
 from encodery.heads.readouts import DocumentReadout
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.trained import Task
 
@@ -45,11 +45,9 @@ def row_parts(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> np
     config = model.readout.config
     total = np.zeros((2 if config.ngrams else 1, rows, config.outputs), dtype=np.float64)
     weight = np.zeros(rows, dtype=np.float64)
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            output = model(batch.to(device))
+            output = model(batch.to(model.device))
             assert output.logits is not None
             lengths = batch.layout.lengths.cpu().numpy().astype(np.float64)
             for part, logits in enumerate(output.parts or (output.logits,)):
@@ -75,14 +73,12 @@ def masked_loss(
     """
     objective = Masked.of(MaskedConfig(share=0.15), tokenizer)
     loader = replace(loader, prepare=objective.prepare, seed=JUDGE_SEED)
-    device = model.device
     total = count = correct = 0.0
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for number, (batch, _) in enumerate(loader.epoch(Place())):
             if most_batches <= number:
                 break
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             loss = objective.loss(model(batch), batch)
             assert loss.correct is not None
             total += float(loss.total)

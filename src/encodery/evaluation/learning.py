@@ -15,7 +15,7 @@ from encodery.evaluation.evaluate import JUDGE_SEED
 from encodery.heads.autoencode import AutoencodeOutput, AutoencodeReadout
 from encodery.heads.replaced import ReplacedOutput
 from encodery.heads.several import SeveralOutput, SeveralReadout
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.objectives.causal import Causal
 from encodery.objectives.contrastive import Contrastive
 from encodery.objectives.cross_entropy import cross_entropy
@@ -111,13 +111,11 @@ def held_numbers(
     loader = replace(loader, prepare=objective.prepare, seed=JUDGE_SEED)
     parts = objective.parts if isinstance(objective, Several) else (objective,)
     tallies = [Tally(part) for part in parts]  # type: ignore[arg-type]
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for number, (batch, _) in enumerate(loader.epoch(Place())):
             if most_batches <= number:
                 break
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             output = model(batch)
             if isinstance(objective, Several):
                 assert isinstance(output, SeveralOutput) and isinstance(model.readout, SeveralReadout)

@@ -18,7 +18,7 @@ from encodery.data.links import Described, Graph
 from encodery.errors import DataError, TrainingError
 from encodery.evaluation.intervals import RESAMPLES, Metric, from_resamples, resampled_sums
 from encodery.heads.links import LinkReadout, LinkScores
-from encodery.model import Model
+from encodery.model import Model, answering
 
 HITS = (1, 3, 10)
 NUMBERS_AT_ONCE = 1 << 25
@@ -103,11 +103,10 @@ def encode_entities(
     readout = model.readout
     assert isinstance(readout, LinkReadout), "the model has learned no triples"
     found: Tensor | None = None
-    done, device = 0, model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    done = 0
+    with answering(model, dtype):
         for batch, numbers in described.batches(budget, model.config.encoder.max_length, pad_id):
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             states = model.encoder(model.frontend(batch), batch.layout.starts)
             vectors = readout.entities(states.vectors)
             if found is None:

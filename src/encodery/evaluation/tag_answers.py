@@ -23,7 +23,7 @@ from encodery.heads.tagging.crf import (
     viterbi,
 )
 from encodery.heads.tagging.tags import TagReadout, units_of
-from encodery.model import Model
+from encodery.model import Model, answering
 
 _NUMBERS_AT_ONCE = 1 << 20
 """Scores of pairs of tags that the search for the best path looks at in one step."""
@@ -155,12 +155,10 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
     logits = np.zeros((1 + config.linear, flat.size, len(config.tags)), dtype=np.float32)
     context = np.full(flat.size, -1, dtype=np.int64)
     classes, weight = np.zeros((store.rows, config.classes)), np.zeros(store.rows)
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         chains = [Chain(*(part.float().cpu() for part in chain)) for chain in model.readout.chains()]
         for batch, _ in loader.epoch(Place()):
-            output = model(batch.to(device))
+            output = model(batch.to(model.device))
             assert output.logits is not None
             layout, uids = batch.layout, batch.uids
             at = units_of(batch).cpu()

@@ -11,7 +11,7 @@ from torch import Tensor
 from encodery.bricks.pooling import Pooling
 from encodery.data.loader import Loader, Place
 from encodery.heads.late_interaction import Ragged, maxsim, paired_maxsim
-from encodery.model import Model
+from encodery.model import Model, answering
 
 TEXTS_AT_ONCE = 1024
 """So many texts are compared with all others at a time."""
@@ -81,15 +81,14 @@ def text_vectors(
     """
     assert not loader.shuffle, "evaluation keeps the order of the data"
     rows, parts, vectors, tokens, means = [], [], [], [], []
-    device, mean = model.device, Pooling("mean", 0)
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    mean = Pooling("mean", 0)
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
             if not batch.layout.documents:
                 continue
             rows.append(batch.uids)
             parts.append(batch.parts)
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             if second:
                 batch = replace(batch, parts=np.ones_like(batch.parts))
             means.append(mean(model.frontend(batch)).cpu() if bare else torch.zeros(batch.layout.documents, 0))

@@ -11,7 +11,7 @@ import torch
 from encodery.data.loader import Loader, Place
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.use.answers import Answerer
 
 if TYPE_CHECKING:
@@ -42,11 +42,9 @@ def token_logits(model: Model, loader: Loader, rows: int, dtype: torch.dtype) ->
     """The logit of each token of each row, special tokens left out; windows of a long row one behind the other."""
     frame = loader.maker.around
     found: list[dict[int, np.ndarray]] = [{} for _ in range(rows)]
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            logits = model(batch.to(device)).logits
+            logits = model(batch.to(model.device)).logits
             assert logits is not None
             told = logits.float().cpu().numpy()
             layout = batch.layout

@@ -19,7 +19,7 @@ from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.retrieval import mean_metrics, query_metrics
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.model import Model
+from encodery.model import Model, answering
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,9 @@ class CandidateJudge(Judge):
         _, candidates = self._candidates(held)
         place = {(one.row, one.part): number for number, one in enumerate(candidates)}
         score, seen = np.zeros(len(candidates)), np.zeros(len(candidates), dtype=bool)
-        device = model.device
-        model.eval()
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with answering(model, dtype):
             for batch, _ in loader.epoch(Place()):
-                output = model(batch.to(device))
+                output = model(batch.to(model.device))
                 assert output.logits is not None
                 told = output.logits[:, 0].float().cpu().numpy()
                 for row, part, value in zip(batch.uids.tolist(), batch.parts.tolist(), told):

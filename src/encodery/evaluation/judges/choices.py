@@ -23,7 +23,7 @@ from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.metrics import SMALLEST_PROBABILITY
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.model import Model
+from encodery.model import Model, answering
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class ChoiceScores:
 def scores_of_rows(model: Model, loader: Loader, dtype: torch.dtype) -> ChoiceScores:
     """The score of each option of every row, whatever the packing."""
     scores, uids, parts = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            output = model(batch.to(device))
+            output = model(batch.to(model.device))
             assert output.logits is not None
             scores.append(output.logits[:, 0].double().cpu().numpy())
             uids.append(batch.uids)

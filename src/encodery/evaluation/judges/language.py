@@ -16,7 +16,7 @@ from encodery.evaluation.intervals import Metric
 from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.texts import score_surprise, utf8_sizes
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.cross_entropy import IGNORED, row_losses
 from encodery.trained import Task
@@ -46,11 +46,10 @@ class LanguageJudge(Judge):
     def found(self, model: Model, held: HeldRows, loader: Loader, dtype: torch.dtype) -> SurprisedRows:
         nats, tokens = np.zeros(held.store.rows), np.zeros(held.store.rows)
         objective = Causal(CausalConfig(), model.config.encoder.max_length)
-        rng, device = np.random.default_rng(0), model.device
-        model.eval()
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        rng = np.random.default_rng(0)
+        with answering(model, dtype):
             for batch, _ in loader.epoch(Place()):
-                batch = objective.prepare(batch, rng, 0.0).to(device)
+                batch = objective.prepare(batch, rng, 0.0).to(model.device)
                 output, wanted = model(batch), batch.truth["target"]
                 assert output.logits is not None
                 _, surprise_P, _ = row_losses(output.logits, wanted)

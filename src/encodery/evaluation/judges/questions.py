@@ -28,7 +28,7 @@ from encodery.evaluation.questions import (
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
 from encodery.heads.spans import FoundSpans, SpanReadout, best_spans, merge_windows, probabilities
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.objectives.questions import Questions, QuestionsConfig
 from encodery.trained import Task
 
@@ -67,11 +67,9 @@ def spans_of_rows(
     config = model.readout.config
     objective = Questions(QuestionsConfig(ends=config.ends, longest=config.longest))
     found, uids, total, count = [], [], 0.0, 0.0
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             output = model(batch)
             loss = objective.loss(output, batch)
             total, count = total + float(loss.total), count + float(loss.count)

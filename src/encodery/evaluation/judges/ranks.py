@@ -20,7 +20,7 @@ from encodery.evaluation.mistakes import confusion_matrix, per_class_table
 from encodery.evaluation.ranks import likeliest_rank, score_ranks
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.model import Model
+from encodery.model import Model, answering
 
 SMALLEST = 1e-30
 
@@ -30,11 +30,9 @@ def rank_logits(model: Model, loader: Loader, rows: int, dtype: torch.dtype) -> 
     averaged, weighted by their tokens."""
     total: np.ndarray | None = None
     weight = np.zeros(rows)
-    device = model.device
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            output = model(batch.to(device))
+            output = model(batch.to(model.device))
             assert output.logits is not None
             shares = output.logits.double().softmax(1).cpu().numpy()
             lengths = batch.layout.lengths.cpu().numpy().astype(np.float64)

@@ -31,7 +31,7 @@ from encodery.evaluation.writing_baselines import RuleTexts, copied, first_sente
 from encodery.heads.decoding.decoder import Decoder
 from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.decoding.writing import write_from_sources
-from encodery.model import Model
+from encodery.model import Model, answering
 from encodery.objectives.writing import writing_losses
 from encodery.trained import Task
 
@@ -199,12 +199,10 @@ def surprise_of_targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The surprise in nats of each row's target and its tokens, the end included: (rows,) each."""
     nats, tokens = np.zeros(rows), np.zeros(rows)
-    device = model.device
     assert isinstance(model.readout, Decoder)
-    model.eval()
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
-            batch = batch.to(device)
+            batch = batch.to(model.device)
             assert batch.target is not None
             wanted = batch.target.truth["target"]
             _, surprise_P, _ = writing_losses(model(batch), wanted)
