@@ -214,7 +214,8 @@ class Output:
     `spans` (P, W) scores the spans of 1 to W positions that begin at each position (heads/spans.py). `copied` (2, P)
     are the share that the vocabulary has in what a decoder writes next, and how likely copying gives the token that
     follows (heads/decoding/decoder.py). `chain` scores what tags begin with (C,), end with (C,) and are followed by
-    (C, C), and `classes` (N, K) are logits of the whole document beside `logits` of its units (heads/tagging/tags.py).
+    (C, C), and `classes` (N, K) are logits of the whole document beside `logits` of its units, the weighted sum of
+    `class_parts` where there are some (heads/tagging/tags.py).
     """
 
     logits: Tensor | None = None
@@ -228,3 +229,4 @@ class Output:
     copied: Tensor | None = None
     chain: tuple[Tensor, Tensor, Tensor] | None = None
     classes: Tensor | None = None
+    class_parts: tuple[Tensor, ...] = ()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from encodery.data.tags import SchemeName, tags_of
+from encodery.data.tagsets import Tagset
 from encodery.errors import DataError
 from encodery.evaluation.tagged_texts import (
     count_spans,
@@ -102,6 +103,9 @@ def test_texts_and_units_that_differ_in_number_are_refused() -> None:
         score_tags([["O"]], [["O", "O"]], "bio", rng=rng())
 
 
+PERSONS = Tagset("bio", "bio", "words", ("O", "B-PER", "I-PER"))
+
+
 def sentences(number: int, seed: int) -> tuple[list[list[str]], list[list[str]]]:
     """Names are capitalised and follow 'mister'; some of them never occur twice."""
     draw = random.Random(seed)
@@ -121,19 +125,21 @@ def test_simple_models_learn_what_they_can() -> None:
     for baseline in (
         majority_tag(tags, test_words),
         tag_of_the_word(words, tags, test_words, "bio"),
-        linear_tagger(words, tags, test_words, "bio", seed=1),
+        linear_tagger(words, tags, test_words, PERSONS, crf=True, seed=1),
     ):
         assert [len(row) for row in baseline.predicted] == [len(row) for row in test_words]
         f1[baseline.name] = score_tags(baseline.predicted, truth, "bio", rng=rng(), resamples=100)["span_f1"].value
     assert f1["majority"] == 0.0
     assert f1["linear model"] > 0.95
     assert f1["commonest tag of the word"] > 0.5
-    again = linear_tagger(words, tags, test_words, "bio", seed=1)
-    assert again.predicted == linear_tagger(words, tags, test_words, "bio", seed=1).predicted
+    alone = linear_tagger(words, tags, test_words, PERSONS, crf=False, seed=1, held=(test_words, truth))
+    again = linear_tagger(words, tags, test_words, PERSONS, crf=False, seed=1, held=(test_words, truth))
+    assert alone.predicted == again.predicted and alone.note == again.note
+    assert score_tags(alone.predicted, truth, "bio", rng=rng(), resamples=100)["span_f1"].value > 0.95
 
 
 def test_simple_models_of_one_tag_or_no_text() -> None:
-    one = linear_tagger([["a", "b"]], [["O", "O"]], [["c"], []], "bio", seed=1)
+    one = linear_tagger([["a", "b"]], [["O", "O"]], [["c"], []], PERSONS, crf=True, seed=1)
     assert one.predicted == [["O"], []]
     with pytest.raises(DataError, match="no tags"):
         majority_tag([], [["a"]])

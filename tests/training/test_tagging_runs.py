@@ -125,8 +125,11 @@ def test_tags_and_intent_from_recipe_to_answer(world: World) -> None:
 
 def test_a_linear_answer_stands_beside_the_encoder(world: World) -> None:
     """Fitted on the same rows, weighed on the validation rows, kept with the model, and said in the table."""
-    linear = {"linear": True, "linear_buckets": 4096}
-    result = world.run(objective=linear, training={"budget": "4 steps"}, evaluation={"compare": [], "resamples": 100})
+    asked = {"linear": True, "linear_buckets": 4096, "intent": True}
+    result = world.run(
+        data={"text": "tokens", "tags": "tags", "label": "intent"}, objective=asked,
+        training={"budget": "4 steps"}, evaluation={"compare": [], "resamples": 100},
+    )  # fmt: skip
     (row,) = result.record.comparison
     assert "its encoder alone gets" in row.note and "its linear answer alone" in row.note
     assert value(result) > 0.95, "four steps teach the encoder nothing, so this is the linear answer"
@@ -134,11 +137,14 @@ def test_a_linear_answer_stands_beside_the_encoder(world: World) -> None:
     readout = used.trained.model.readout
     assert isinstance(readout, TagReadout) and readout.lexical is not None
     assert float(readout.lexical.weight.abs().sum()) > 0 and readout.mix[1] > readout.mix[0]
+    assert value(result, "intent_accuracy") == 1.0 and readout.class_mix[1] > readout.class_mix[0]
     text = "then miss Kim saw a dog in New York please"
     (answer,) = used.predict([text])
     assert [(one["text"], one["label"]) for one in answer["entities"]] == [("Kim", "PER"), ("New York", "LOC")]
+    assert answer["label"] == "order"
     again = evaluate(result.folder, world.folder / "dev.jsonl")
-    assert again.metrics["span_f1"]["value"] == pytest.approx(value(result), abs=1e-6)
+    for metric in ("span_f1", "intent_accuracy"):
+        assert again.metrics[metric]["value"] == pytest.approx(value(result, metric), abs=1e-6)
 
 
 def test_a_linear_answer_without_a_field_and_about_characters(world: World) -> None:

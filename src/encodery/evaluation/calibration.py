@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,10 @@ def fit_mix(parts: Sequence[Array], truth: Array) -> list[float]:
     `fit_temperature`, or (N,) floats on the scale of parts (N, 1), where the squared error is made small. Without
     rows every answer weighs the same, 1 / parts.
     """
-    from scipy.optimize import minimize
-
-    even = np.full(len(parts), 1 / len(parts))
     stacked = np.stack([np.asarray(part, dtype=np.float64) for part in parts])
     truth = np.asarray(truth)
     if stacked.size == 0 or not np.isfinite(stacked).all():
-        return even.tolist()
+        return [1 / len(parts)] * len(parts)
 
     def loss(weights: NDArray[np.float64]) -> float:
         mixed = np.tensordot(weights, stacked, axes=1)
@@ -106,7 +103,16 @@ def fit_mix(parts: Sequence[Array], truth: Array) -> list[float]:
             return float(np.square(mixed[:, 0] - truth).mean())
         return surprise(mixed, truth)
 
-    found = minimize(loss, even, bounds=[(0.0, 20.0)] * len(parts), method="L-BFGS-B")
+    return least_weights(loss, len(parts))
+
+
+def least_weights(loss: Callable[[NDArray[np.float64]], float], parts: int, **options: float) -> list[float]:
+    """The weights of so many answers, 0 to 20, that make the loss least, found downhill from equal ones; these where
+    nothing better is found."""
+    from scipy.optimize import minimize
+
+    even = np.full(parts, 1 / parts)
+    found = minimize(loss, even, bounds=[(0.0, 20.0)] * parts, method="L-BFGS-B", options=options)
     return [float(weight) for weight in (found.x if found.fun < loss(even) else even)]
 
 

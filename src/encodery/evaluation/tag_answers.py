@@ -13,6 +13,7 @@ from torch import Tensor
 from encodery.data.loader import Loader, Place
 from encodery.data.store import TokenStore
 from encodery.data.tags import SchemeName, Span, parse
+from encodery.evaluation.calibration import fit_mix, least_weights
 from encodery.heads.tagging.crf import (
     Chain,
     forward_backward,
@@ -37,7 +38,7 @@ _NO_CUT = 1 << 40
 class UnitLogits:
     """Logits (U, C) of the units of all rows, in order, the row of each (U,), and what follows what; of the class of
     the whole text (rows, K) beside them. A unit here is what has a token of its own. Where the readout weighs two
-    answers, `parts` are these."""
+    answers, `parts` are these, each with what it says of the class."""
 
     logits: Tensor
     row: Tensor
@@ -118,13 +119,15 @@ def with_mix(found: UnitLogits, readout: TagReadout) -> UnitLogits:
     encoder, linear = found.parts
     mix = readout.mix.cpu()
     chain = Chain(*(part.detach().cpu() for part in readout.chain()))
-    return replace(found, logits=mix[0] * encoder.logits + mix[1] * linear.logits, chain=chain)
+    classes = encoder.classes
+    if classes is not None and linear.classes is not None:
+        weights = readout.class_mix.cpu().numpy()
+        classes = weights[0] * classes + weights[1] * linear.classes
+    return replace(found, logits=mix[0] * encoder.logits + mix[1] * linear.logits, chain=chain, classes=classes)
 
 
 def fit_tag_mix(readout: TagReadout, found: UnitLogits, tag: Tensor, *, crf: bool) -> None:
     """Weigh the answers of the readout so that the tags (U,) of some rows surprise it least."""
-    from scipy.optimize import minimize
-
     if not found.parts or not len(tag):
         return
     most = max(_LEAST_FITTED, _FITTED // found.logits.shape[1])
@@ -133,14 +136,19 @@ def fit_tag_mix(readout: TagReadout, found: UnitLogits, tag: Tensor, *, crf: boo
     own = tag[: len(few.row)]
 
     def surprise(weights: np.ndarray) -> float:
-        readout.mix.copy_(torch.from_numpy(np.asarray(weights)))
+        readout.mix.copy_(torch.from_numpy(weights))
         total, units = with_mix(few, readout).loss(own, crf=crf)
         return total / max(1, units)
 
-    even = np.full(2, 0.5)
     with torch.no_grad():
-        best = minimize(surprise, even, bounds=[(0.0, 20.0)] * 2, method="L-BFGS-B", options={"eps": 1e-3})
-        surprise(best.x if best.fun < surprise(even) else even)
+        readout.mix.copy_(torch.tensor(least_weights(surprise, 2, eps=1e-3)))
+
+
+def fit_class_mix(readout: TagReadout, found: UnitLogits, label: np.ndarray) -> None:
+    """The same for the answers about the class of the whole text, of all rows."""
+    classes = [part.classes for part in found.parts if part.classes is not None]
+    if len(classes) == 2:
+        readout.class_mix.copy_(torch.tensor(fit_mix(classes, label)))
 
 
 def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dtype) -> UnitLogits:
@@ -152,9 +160,10 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
     config, around = model.readout.config, loader.maker.around
     starts, sizes = np.asarray(store.starts), np.diff(store.starts)
     flat = np.flatnonzero(np.asarray(store.beside["tags"]))
-    logits = np.zeros((1 + config.linear, flat.size, len(config.tags)), dtype=np.float32)
+    answers = 1 + config.linear
+    logits = np.zeros((answers, flat.size, len(config.tags)), dtype=np.float32)
     context = np.full(flat.size, -1, dtype=np.int64)
-    classes, weight = np.zeros((store.rows, config.classes)), np.zeros(store.rows)
+    classes, weight = np.zeros((answers, store.rows, config.classes)), np.zeros(store.rows)
     with answering(model, dtype):
         chains = [Chain(*(part.float().cpu() for part in chain)) for chain in model.readout.chains()]
         for batch, _ in loader.epoch(Place()):
@@ -181,15 +190,19 @@ def unit_logits(model: Model, store: TokenStore, loader: Loader, dtype: torch.dt
                 own[number[order]] = part.float().cpu().numpy()[order]
             if output.classes is not None:
                 tokens = layout.lengths.cpu().numpy().astype(np.float64)
-                np.add.at(classes, uids, output.classes.float().cpu().numpy() * tokens[:, None])
+                for own, part in zip(classes, output.class_parts or (output.classes,)):
+                    np.add.at(own, uids, part.float().cpu().numpy() * tokens[:, None])
                 np.add.at(weight, uids, tokens)
     seen = context >= 0  # a text that was cut has units that no window holds: they get what the scheme makes of them
     assert seen.all() or loader.maker.long == "cut", "a unit was left out of the batches"
     row_U = np.searchsorted(starts, flat, "right") - 1
-    whole = (classes / np.maximum(weight, 1e-9)[:, None]).astype(np.float32) if config.classes else None
+    whole = (classes / np.maximum(weight, 1e-9)[:, None]).astype(np.float32)
     row = torch.from_numpy(row_U)
-    parts = [UnitLogits(torch.from_numpy(own), row, store.rows, chain) for own, chain in zip(logits, chains)]
-    found = replace(parts[0], classes=whole, parts=tuple(parts) if config.linear else ())
+    parts = tuple(
+        UnitLogits(torch.from_numpy(own), row, store.rows, chain, of_text if config.classes else None)
+        for own, chain, of_text in zip(logits, chains, whole)
+    )
+    found = replace(parts[0], parts=parts if config.linear else ())
     return with_mix(found, model.readout)
 
 

@@ -1,29 +1,31 @@
-"""What simple models get on the same tags: one tag for all, the commonest tag of a word, a linear model on features."""
+"""What simple models get on the same tags: one tag for all, the commonest tag of a word, a chain of features."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
-from encodery.data.tags import OUTSIDE, SchemeName, allowed, convert
+from encodery.batch import Batch, layout_of
+from encodery.data.tag_field import NOT_TAGGED
+from encodery.data.tags import SchemeName, convert
+from encodery.data.tagsets import Tagset
 from encodery.errors import DataError
-from encodery.heads.tagging.crf import Chain, viterbi
+from encodery.evaluation.tag_answers import UnitLogits
+from encodery.heads.tagging.tags import TagReadout, units_of
+from encodery.objectives.linear_tags import fit_tag_words
+from encodery.objectives.tagging import Tagging, TaggingConfig
 
 Words = Sequence[Sequence[str]]
+Labelled = tuple[Words, Words]
 
 LONGEST_ENDING = 4
-HASHED = 1 << 18
-"""Numbers that features are hashed to; half as many where there are many classes, each with a weight for all."""
-EPOCHS = 5
-MOST_STEPS = 2.5e7
-"""Steps (units, times classes, times epochs) of the linear model; with more it learns from fewer texts, and says so."""
+ROWS_AT_ONCE = 64
+"""Texts that the linear model learns from in one step."""
 
 
 @dataclass(frozen=True)
@@ -86,74 +88,47 @@ def _endings(word: str) -> Iterator[str]:
     yield how
 
 
-def linear_tagger(words: Words, tags: Words, test: Words, scheme: SchemeName, *, seed: int) -> TaggedBaseline:
-    """Logistic regression (averaged stochastic gradient descent) on the word, its beginnings and endings, how it is
-    written, and its two neighbours on each side; then the best path that the scheme allows. Where units are single
-    characters, these and their pairs in a window of five."""
-    from sklearn.feature_extraction import FeatureHasher
-    from sklearn.linear_model import SGDClassifier
-
+def linear_tagger(
+    words: Words, tags: Words, test: Words, tagset: Tagset, *, crf: bool, seed: int, held: Labelled | None = None
+) -> TaggedBaseline:
+    """A chain (conditional random field; without `crf` each unit for itself) of the words, their affixes, how they are
+    written and their neighbours: the linear answer that can stand beside an encoder (heads/tagging/words.py), alone.
+    It stops learning where the units `held`, (words, tags), tell it to."""
     started = time.perf_counter()
-    names = sorted({tag for row in tags for tag in row})
-    if not any(len(row) for row in test) or len(names) < 2:
-        found = [[names[0] if names else OUTSIDE] * len(row) for row in test]
-        return TaggedBaseline("linear model", found, 0, time.perf_counter() - started, "one tag only in training")
-    classes = 1 if len(names) == 2 else len(names)
-    most = int(MOST_STEPS / EPOCHS / classes)
-    sizes = np.cumsum([len(row) for row in words])
-    rows = int(np.searchsorted(sizes, most, "right")) if sizes[-1] > most else len(words)
-    rows = max(rows, 1)
-    hasher: Any = FeatureHasher(
-        n_features=HASHED if classes < 60 else HASHED // 2, input_type="string", alternate_sign=False
-    )
-    features = hasher.transform(one for row in words[:rows] for one in _features(row))
-    truth = [tag for row in tags[:rows] for tag in row]
-    settings: dict[str, Any] = {"alpha": 1e-6, "max_iter": EPOCHS, "tol": None, "average": True, "random_state": seed}
-    model: Any = SGDClassifier(loss="log_loss", **settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(features, truth)
-        scores = model.predict_log_proba(hasher.transform(one for row in test for one in _features(row)))
-    found = _best_paths(np.maximum(scores, -50.0), [str(name) for name in model.classes_], test, scheme)
-    learned = int((model.coef_ != 0).sum())
-    note = "words, affixes, neighbours" if rows == len(words) else f"learned from {rows:,} of {len(words):,} texts"
+    asked = TaggingConfig(crf=crf, units=tagset.units, linear=True)
+    objective = Tagging(asked, tagset, [])
+    letters = {letter for some in (words, test, held[0] if held else ()) for row in some for letter in "".join(row)}
+    number = {letter: place for place, letter in enumerate(sorted(letters))}
+    readout = TagReadout(objective.readout(), 1, max(1, len(number)))
+    assert readout.lexical is not None
+    readout.lexical.spell([(letter, False) for letter in number])
+    tag_number = {name: place for place, name in enumerate(tagset.names)}
+
+    def batches(texts: Words, own: Words | None) -> Iterator[Batch]:
+        """Every letter is a token, and what is known of a unit stands at its first letter."""
+        for first in range(0, len(texts), ROWS_AT_ONCE):
+            some = texts[first : first + ROWS_AT_ONCE]
+            flat = [word for row in some for word in row]
+            layout = layout_of([[sum(map(len, row)) for row in some]], sum(map(len, flat)))
+            stands = torch.zeros(layout.positions, dtype=torch.int64)
+            truth = [tag for row in own[first : first + ROWS_AT_ONCE] for tag in row] if own else []
+            told = torch.tensor([NOT_TAGGED + 1 + tag_number.get(tag, -1) for tag in truth]) if own else NOT_TAGGED
+            starts = np.cumsum([0, *map(len, flat)])[:-1]
+            stands[torch.from_numpy(starts)] = told
+            ids = torch.tensor([number[letter] for word in flat for letter in word], dtype=torch.int64)
+            yield Batch({"ids": ids, "tags": stands}, layout)
+
+    said = fit_tag_words(readout, objective, batches(words, tags), batches(*held) if held else None, seed)
+    paths: list[list[int]] = []
+    with torch.inference_mode():
+        chain = readout.chains()[1]
+        for batch in batches(test, None):
+            document = batch.layout.document[units_of(batch)]
+            paths += UnitLogits(readout.lexical(batch), document, batch.layout.documents, chain).best()
+    found = [[tagset.names[tag] for tag in path] for path in paths]
+    learned = sum(int((readout.lexical.get_parameter(name) != 0).sum()) for name in readout.lexical.learned(crf))
+    note = f"words, affixes, neighbours; {said}"
     return TaggedBaseline("linear model", found, learned, time.perf_counter() - started, note)
-
-
-def _best_paths(scores_UC: np.ndarray, names: list[str], test: Words, scheme: SchemeName) -> list[list[str]]:
-    if scheme == "none":
-        best = scores_UC.argmax(1)
-    else:
-        masks = allowed(names, scheme)
-        chain = Chain(*(torch.from_numpy(np.where(mask, 0.0, -1e4)) for mask in masks))
-        document = torch.repeat_interleave(torch.arange(len(test)), torch.tensor([len(row) for row in test]))
-        best = viterbi(torch.from_numpy(scores_UC), chain, document, len(test))[0].numpy()
-    found: list[list[str]] = []
-    at = 0
-    for row in test:
-        own = [names[number] for number in best[at : at + len(row)].tolist()]
-        found.append(own if scheme == "none" else convert(own, scheme))
-        at += len(row)
-    return found
-
-
-def _features(row: Sequence[str]) -> Iterator[list[str]]:
-    """What is known of each unit of a text, as strings."""
-    single = bool(row) and all(len(word) == 1 for word in row[:50])
-    padded = ["<2", "<1", *row, ">1", ">2"]
-    lower = [word.lower() for word in padded]
-    for place in range(2, len(padded) - 2):
-        word, low = padded[place], lower[place]
-        found = [f"{side}:{lower[place + side]}" for side in (-2, -1, 0, 1, 2)]
-        pairs = ((-2, -1), (-1, 0), (0, 1), (1, 2), (-1, 1)) if single else ((-1, 0), (0, 1))
-        found += [f"{a}{b}:{lower[place + a]} {lower[place + b]}" for a, b in pairs]
-        if not single:
-            found += [f"e{size}:{low[-size:]}" for size in range(1, LONGEST_ENDING + 1) if size < len(word)]
-            found += [f"b{size}:{low[:size]}" for size in range(1, LONGEST_ENDING) if size < len(word)]
-            found += [f"w:{word}", f"n-1:{lower[place - 1][-3:]}", f"n1:{lower[place + 1][-3:]}"]
-            found += [f"h{side}:{_how_written(padded[place + side])}" for side in (-1, 0, 1)]
-            found.append(f"first:{place == 2}:{_how_written(word)}")
-        yield found
 
 
 def _how_written(word: str) -> str:

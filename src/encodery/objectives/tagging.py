@@ -55,8 +55,9 @@ class TaggingConfig(Config):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over the tags (Szegedy et al. 2016); with crf over the scores of the units."""
     linear: bool = False
-    """Whether a linear answer from the words, their affixes and their neighbours is fitted beside the encoder; what
-    the two weigh is told by the validation rows. With some ten thousand texts it helps much."""
+    """Whether a linear answer from the words, their affixes and their neighbours is fitted beside the encoder, and with
+    `intent` another one from runs of tokens and letters; what the answers weigh is told by the validation rows. With
+    some ten thousand texts it helps much."""
     linear_buckets: int = Field(default=1 << 17, ge=1 << 8, le=1 << 24)
     """With `linear`: numbers that its features are hashed to, each with a weight for every tag."""
     overlap: int = Field(default=32, ge=0, le=4096)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from encodery.data.loader import Place, StoredWindows
+from encodery.batch import Batch
+from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import DocumentReadout
 from encodery.heads.tagging.tags import TagReadout
-from encodery.objectives.supervised import Supervised
+from encodery.objectives.linear_tags import fit_tag_words
+from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.objectives.tagging import Tagging
 from encodery.training.loop import Objective
 from encodery.training.ngrams import fit_ngrams
-from encodery.training.tag_words import fit_tag_words
 
 if TYPE_CHECKING:
     from encodery.training.run import Run
@@ -43,15 +45,27 @@ def fit_linear_answer(
     readout.lexical.spell(tokenizer.spelling())
     # In random order, so that the part looked at is a fair one.
     shuffled = replace(run.loader(known, tokenizer, training), windows=StoredWindows(known, seed=run.recipe.seed))
-    batches = (batch for batch, _ in shuffled.epoch(Place()))
-    validation = (batch for batch, _ in run.loader(held, tokenizer, training).epoch(Place())) if held else None
+    in_order = run.loader(held, tokenizer, training) if held else None
+
+    def batches() -> tuple[Iterator[Batch], Iterator[Batch] | None]:
+        """Of training and validation rows, from the beginning."""
+        return _of(shuffled), _of(in_order) if in_order else None
+
     heed_stop = partial(run.heed_stop, during)
     readout.cpu()
     if isinstance(readout, TagReadout):
         assert isinstance(objective, Tagging), "words and affixes stand beside tags"
-        way = fit_tag_words(readout, objective, batches, validation, run.recipe.seed, heed_stop)
+        way = fit_tag_words(readout, objective, *batches(), run.recipe.seed, heed_stop)
+        if readout.class_lexical is not None:
+            readout.class_lexical.spell(tokenizer.spelling())
+            of_text = Supervised(SupervisedConfig(), labels=objective.classes)
+            way += f"; of the class {fit_ngrams(readout.class_lexical, of_text, *batches(), heed_stop)}"
     else:
         assert isinstance(objective, Supervised), "n-grams stand beside answers about documents"
-        way = fit_ngrams(readout.lexical, objective, batches, validation, heed_stop)
+        way = fit_ngrams(readout.lexical, objective, *batches(), heed_stop)
     readout.to(run.device)
     run.progress.say(f"linear answer: {way}")
+
+
+def _of(loader: Loader) -> Iterator[Batch]:
+    return (batch for batch, _ in loader.epoch(Place()))

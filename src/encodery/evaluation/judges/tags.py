@@ -19,7 +19,7 @@ from encodery.evaluation.intervals import Metric, from_resamples, resampled_sums
 from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.evaluation.tag_answers import UnitLogits, fit_tag_mix, unit_logits, with_mix
+from encodery.evaluation.tag_answers import UnitLogits, fit_class_mix, fit_tag_mix, unit_logits, with_mix
 from encodery.evaluation.tagged_texts import count_spans, each_text, right_units, score_tags, span_table, tag_table
 from encodery.evaluation.tagging_baselines import TaggedBaseline, linear_tagger, majority_tag, tag_of_the_word
 from encodery.evaluation.wording import value_text
@@ -103,6 +103,8 @@ class TagJudge(Judge):
             return found
         assert isinstance(model.readout, TagReadout)
         fit_tag_mix(model.readout, found.logits, _numbers(held), crf=self.crf)
+        if found.logits.classes is not None:
+            fit_class_mix(model.readout, found.logits, _labels(held))
         return self._read(with_mix(found.logits, model.readout), held)
 
     def quick(self, found: TagAnswers, held: HeldRows) -> dict[str, float]:
@@ -150,12 +152,18 @@ class TagJudge(Judge):
             encoder, linear = (value_text(self._metric(one, held), self.main_metric) for one in alone)
             said.append(f"its encoder alone gets {encoder}, its linear answer alone {linear}")
         if found.classes is not None:
-            right = float((found.classes == _labels(held)).mean())
-            said.append(f"the class of the text is right in {right:.1%} of the rows")
+            said.append(f"the class of the text is right in {self._classes_right(found.logits, held):.1%} of the rows")
+            alone = [f"{self._classes_right(part, held):.1%}" for part in found.logits.parts]
+            if alone:
+                said[-1] += f" (encoder alone {alone[0]}, linear answer alone {alone[1]})"
         return "; ".join(said)
 
+    def _classes_right(self, logits: UnitLogits, held: HeldRows) -> float:
+        assert logits.classes is not None
+        return float((logits.classes.argmax(1) == _labels(held)).mean())
+
     def baselines(self, asked: Comparison) -> list[ComparisonRow]:
-        """One tag for all, the commonest tag of each word, a linear model on words, affixes and neighbours."""
+        """One tag for all, the commonest tag of each word, a chain of words, affixes and neighbours."""
         learned, test, scheme = self._truth(asked.train), self.truth(asked.scored), self.tagset.scheme
         made: list[TaggedBaseline] = []
         if "majority" in asked.wanted:
@@ -163,7 +171,18 @@ class TagJudge(Judge):
         if "word" in asked.wanted:
             made.append(tag_of_the_word(learned.words, learned.tags, test.words, scheme))
         if "linear" in asked.wanted:
-            made.append(linear_tagger(learned.words, learned.tags, test.words, scheme, seed=asked.seed))
+            held = None if asked.validation is None else self.truth(asked.validation)
+            made.append(
+                linear_tagger(
+                    learned.words,
+                    learned.tags,
+                    test.words,
+                    self.tagset,
+                    crf=self.crf,
+                    seed=asked.seed,
+                    held=(held.words, held.tags) if held else None,
+                )
+            )
         rows: list[ComparisonRow] = []
         for one in made:
             rng = np.random.default_rng(asked.seed)

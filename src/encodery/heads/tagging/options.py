@@ -28,7 +28,8 @@ class TagReadoutConfig(Config):
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors."""
     linear: bool = False
-    """Whether a linear answer from the words, their affixes and their neighbours stands beside the encoder's."""
+    """Whether a linear answer from the words, their affixes and their neighbours stands beside the encoder's, and one
+    from runs of tokens and letters beside the class of the text."""
     linear_buckets: int = Field(default=1 << 17, ge=1 << 8, le=1 << 24)
     """With `linear`: numbers that its features are hashed to, each with a weight for every tag."""
     units: Literal["words", "characters"] = "words"

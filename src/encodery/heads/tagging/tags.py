@@ -13,17 +13,21 @@ from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import Pooling
 from encodery.bricks.products import Linear
 from encodery.data.tags import allowed
+from encodery.heads.lexical import LexicalScores
 from encodery.heads.tagging.crf import Chain
 from encodery.heads.tagging.options import TagReadoutConfig
 from encodery.heads.tagging.words import WordScores
 
 _LOWEST = -1e4
+_CLASS_TOKENS, _CLASS_LETTERS = 2, 5
+"""Longest runs that the linear answer about a whole text looks at."""
 
 
 class TagReadout(nn.Module):
     """States -> logits (U, C) at the units of a batch, in order, and with `classes` also `classes` (N, K).
 
-    With `linear` the answer is a weighted sum of that and of a linear one (words.py, here); both are in `parts`.
+    With `linear` both answers are weighted sums of these and of linear ones (words.py here, lexical.py for the class),
+    which are in `parts` and `class_parts`.
 
     A unit is read at its first token (Devlin et al. 2019, section 5.3): where `batch.values["tags"]` is above 0. The
     Output has the `chain` as well.
@@ -33,6 +37,7 @@ class TagReadout(nn.Module):
     end_allowed: Tensor
     between_allowed: Tensor
     mix: Tensor
+    class_mix: Tensor
 
     def __init__(self, config: TagReadoutConfig, width: int, vocabulary: int = 0) -> None:
         super().__init__()
@@ -56,6 +61,19 @@ class TagReadout(nn.Module):
             self.register_buffer("mix", torch.full((2,), 0.5))
         self.pooling = Pooling(config.pooling, width) if config.classes else None
         self.classes = Linear(width, config.classes) if config.classes else None
+        self.class_lexical = (
+            LexicalScores(
+                config.classes,
+                longest=_CLASS_TOKENS,
+                buckets=config.linear_buckets,
+                letters=_CLASS_LETTERS,
+                vocabulary=vocabulary,
+            )
+            if config.linear and config.classes
+            else None
+        )
+        if self.class_lexical is not None:
+            self.register_buffer("class_mix", torch.full((2,), 0.5))
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
@@ -106,7 +124,12 @@ class TagReadout(nn.Module):
                 return output
             pooled_ND = self.pooling(states.summary or states)
             classes_NK = self.classes(dropout(pooled_ND.float(), rate, self.training))
-            return replace(output, vectors=pooled_ND, classes=classes_NK)
+            output = replace(output, vectors=pooled_ND, classes=classes_NK)
+            if self.class_lexical is None or self.training:
+                return output
+            lexical_NK = self.class_lexical(batch)
+            mixed_NK = self.class_mix[0] * classes_NK + self.class_mix[1] * lexical_NK
+            return replace(output, classes=mixed_NK, class_parts=(classes_NK, lexical_NK))
 
 
 def units_of(batch: Batch) -> Tensor:
