@@ -42,14 +42,25 @@ def merged(under: Node, over: Node, slot: Slot | None = None) -> Node:
     """`over` laid over `under`: sections key by key, everything else (and another kind) replaced."""
     if not (isinstance(under.value, dict) and isinstance(over.value, dict)):
         return over
-    tag = slot.discriminator if slot else None
-    kinds = [side.value[tag].plain() for side in (under, over) if tag in side.value]
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
+    if slot and _of_other_kinds(slot, under, over):
         return over  # the keys of one kind mean nothing to another
     joined = dict(under.value)
     for key, child in over.value.items():
         joined[key] = merged(joined[key], child, slot_inside(slot, under, key)) if key in joined else child
     return Node(joined, under.origin if under.origin.line else over.origin)
+
+
+def _of_other_kinds(slot: Slot, under: Node, over: Node) -> bool:
+    """Whether `over` names another kind than `under` has: by its name or, without one, by a key of another kind."""
+    tag = slot.discriminator
+    if tag is None or tag not in over.value:
+        return False
+    kind = over.value[tag].plain()
+    if tag in under.value:
+        return under.value[tag].plain() != kind
+    own = slot.pick(kind)
+    others = {key for model in slot.tags.values() for key in model.model_fields}
+    return own is not None and any(key in others and key not in own.model_fields for key in under.value)
 
 
 def complete_level(

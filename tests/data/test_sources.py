@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from encodery.data.ledger import Ledger
+from encodery.data.source_config import with_more
 from encodery.data.sources import (
     DataConfig,
     Row,
@@ -413,3 +414,24 @@ def test_memory_stays_bounded(tmp_path: Path, suffix: str) -> None:
     assert count == 20_000_000 // len(line)
     # Repetitive data is the worst case: a few hundred bytes of .zst unpack to megabytes.
     assert peak < 8_000_000
+
+
+def test_more_text_beside_pairs_may_be_single_texts() -> None:
+    """For what is learned without labels: single texts beside pairs take the pairs apart, pairs beside pairs do not."""
+    data = DataConfig.model_validate({"train": "pairs.jsonl", "validation": "held.jsonl", "text": "a", "pair": "b"})
+
+    def columns(more: list[dict[str, Any]]) -> tuple[str | None, list[tuple[str, Any, str | None]]]:
+        found = with_more(data, [SourceConfig.model_validate(one) for one in more])
+        assert len(found.validation or []) == (1 if found.pair else 2)
+        return found.pair, [(one.path, one.text, one.pair) for one in found.train]
+
+    assert columns([{"path": "also.jsonl"}]) == ("b", [("pairs.jsonl", None, None), ("also.jsonl", None, None)])
+    apart = [("pairs.jsonl", None, None), ("pairs.jsonl", "b", None)]
+    news = ("news.jsonl", ["title", "text"], None)
+    assert columns([{"path": "news.jsonl", "text": ["title", "text"]}]) == (None, [*apart, news])
+    assert columns([{"path": "plain.txt.gz"}]) == (None, [*apart, ("plain.txt.gz", None, None)])
+    own = {"path": "own.jsonl", "text": "x", "pair": "y"}
+    assert columns([own, {"path": "news.jsonl", "text": ["title", "text"]}]) == (
+        None,
+        [*apart, ("own.jsonl", "x", None), ("own.jsonl", "y", None), news],
+    )

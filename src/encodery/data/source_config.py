@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import io
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from encodery.config import Config
 from encodery.data.knowledge import KnowledgeConfig
+from encodery.data.places import suffix_format
 from encodery.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -133,6 +135,23 @@ class DataConfig(Config):
         if self.knowledge is not None and self.knowledge.mentions and any(isinstance(text, list) for text in texts):
             raise ValueError("knowledge.mentions counts the characters of one column: text cannot be several")
         return self
+
+
+def with_more(data: DataConfig, more: list[SourceConfig]) -> DataConfig:
+    """The data with more training sources. Where the rows are pairs, a source that is plain text, or names a column for
+    its text and none for a second one, has single texts; each text of a pair is then a row of its own as well."""
+    single = [source.pair is None and (source.text is not None or _plain(source)) for source in more]
+    if data.pair is None or not any(single):
+        return data.model_copy(update={"train": [*data.train, *more]})
+    of_pairs = data.model_copy(update={"train": [source for source, alone in zip(more, single) if not alone]})
+    apart = texts_apart(data)
+    train = [*apart.train, *texts_apart(of_pairs).train, *(source for source, alone in zip(more, single) if alone)]
+    return apart.model_copy(update={"train": train})
+
+
+def _plain(source: SourceConfig) -> bool:
+    known = suffix_format(Path(source.path)) if source.format == "auto" else source.format
+    return known == "text"
 
 
 def texts_apart(data: DataConfig) -> DataConfig:

@@ -69,7 +69,7 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
     lines = ["data:"]
     for split, why in (
         ("train", "file, folder, glob or hub:owner/name; also a list of them"),
-        ("validation", "rows that the best weights are chosen by"),
+        ("validation", "rows that the weights are chosen by"),
         ("test", "rows that are scored once, at the end"),
     ):
         if split in files:

@@ -26,7 +26,7 @@ from encodery.data.links import Described
 from encodery.data.loader import Loader, StoredWindows
 from encodery.data.packing import rounded_budget
 from encodery.data.samples import SampleMaker
-from encodery.data.source_config import texts_apart
+from encodery.data.source_config import texts_apart, with_more
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.durable import replace_file
@@ -166,7 +166,7 @@ class Run:
     def reading(self, extra: PretrainConfig | None = None) -> Reading:
         data, labels, fields = self.recipe.data, self.recipe.labels, self.recipe.fields()
         if extra is not None:
-            data = data.model_copy(update={"train": [*data.train, *extra.data]})
+            data = with_more(data, extra.data)
             labels, fields = extra.objective.labels, extra.objective.fields(data)
         return Reading(data, self.base, self.recipe.seed, labels, self.cache, self.entities.knowledge, fields)
 
