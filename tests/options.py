@@ -62,6 +62,7 @@ ROWS: dict[str, dict[str, Changes]] = {
         "LayerScale": {"layer_scale": 0.1},
         "stochastic depth": {"depth_drop_rate": 0.2},
         "QK-norm": {"qk_norm": True},
+        "no QK-norm": {"qk_norm": False},
         "no biases": {"bias": False},
     },
     "Feed-forward": {

@@ -95,7 +95,8 @@ class VisionModelConfig(Config):
     """A whole model of pictures."""
 
     frontend: VisionConfig = VisionConfig()
-    encoder: TransformerConfig = TransformerConfig(positions="learned", input_norm=False, max_length=197)
+    encoder: TransformerConfig = TransformerConfig(positions="learned", input_norm=False, qk_norm=False, max_length=197)
+    """By default that of ViT."""
     readout: VectorReadoutConfig = VectorReadoutConfig(pooling="first")
 
 

@@ -69,4 +69,4 @@ def test_a_prepared_encoder_gives_its_vectors(precision: str, activation: str, p
         found, expected = prepared.encode(batch).vectors[real].float(), model.encode(batch).vectors[real]
     cosine = torch.nn.functional.cosine_similarity(found, expected).numpy()
     assert cosine.mean() > {"fp32": 0.999999, "bf16": 0.999, "int8": 0.98}[precision], cosine
-    assert cosine.min() > {"fp32": 0.999999, "bf16": 0.99, "int8": 0.9}[precision], cosine
+    assert cosine.min() > {"fp32": 0.999999, "bf16": 0.99, "int8": 0.85}[precision], cosine

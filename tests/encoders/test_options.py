@@ -60,7 +60,7 @@ def test_a_recurrent_encoder_has_no_window() -> None:
 
 def attention_inputs(**changes: Any) -> tuple[Attention, torch.Tensor, Pass]:
     config = TransformerConfig.model_validate(
-        {"width": 32, "heads": 4, "max_length": 16, "positions": "none", **changes}
+        {"width": 32, "heads": 4, "max_length": 16, "positions": "none", "qk_norm": False, **changes}
     )
     generator = torch.Generator().manual_seed(0)
     attention = Attention(config).eval()

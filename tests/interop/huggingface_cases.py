@@ -42,6 +42,8 @@ T5_SMALL = {"vocab_size": 40, "d_model": 32, "d_kv": 6, "num_layers": 3, "num_he
 DEBERTA = {"relative_attention": True, "position_biased_input": False, "pos_att_type": "p2c|c2p"}
 DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48}
 IDS = {"bos_token_id": 2, "eos_token_id": 3}
+TURNED_IN_PART = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+PERSIMMON = {"is_causal": False, "hidden_act": "gelu", **IDS}
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ CASES = [
     _masked("jina_embeddings_v3", "JinaEmbeddingsV3", "roberta", pad_token_id=1),
     Case("eurobert", "EuroBertConfig", "EuroBertModel", {**IDS, "mask_token_id": 4, "num_key_value_heads": 2}),
     Case("eurobert", "EuroBertConfig", "EuroBertForMaskedLM", {**IDS, "mask_token_id": 4, "attention_bias": True}),
+    Case("persimmon", "PersimmonConfig", "PersimmonModel", {**PERSIMMON, "rope_parameters": TURNED_IN_PART}),
+    Case("persimmon", "PersimmonConfig", "PersimmonForCausalLM", {**PERSIMMON, "qk_layernorm": False}),
     Case("t5", "T5Config", "T5EncoderModel", sizes=T5_SMALL, specials="t5", spread=0.04),
     Case("t5", "T5Config", "T5EncoderModel", {"feed_forward_proj": "gated-gelu"}, T5_SMALL, "t5", 0.04),
     Case("t5", "T5Config", "T5ForConditionalGeneration", {"relative_attention_num_buckets": 8}, T5_SMALL, "t5", 0.04),

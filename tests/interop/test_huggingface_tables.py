@@ -138,6 +138,7 @@ def test_a_family_goes_back_to_its_own_config_with_a_head_too() -> None:
         distil = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 96}
         narrow = 64 if family.name == "deberta-v2" else 32
         sizes = {**T5, **BERT, **DEBERTA, **distil, "norm_rel_ebd": "layer_norm", "embedding_size": narrow}
+        sizes |= {"is_causal": False, "hidden_act": "gelu"}  # Persimmon's defaults are those of a decoder.
         for head in (False, True) if family.models[1] else (False,):
             config = read_config(family, sizes, head=head)
             pad = max(0, config.encoder.position_start - 1)

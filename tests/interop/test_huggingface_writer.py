@@ -22,11 +22,12 @@ from encodery.use.predict import Predictor
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers warns of much that is meant
 
 TEXTS = [text for text, _ in make_texts(8, seed=4)]
+PLAIN = {"qk_norm": False}  # The default norms queries and keys, which few architectures do.
 MODERN = {"activation": "geglu", "bias": False, "norm_bias": False, "first_norm": False}
-LLAMA = {"norm": "rmsnorm", "activation": "swiglu", "bias": False, "input_norm": False}
+LLAMA = {**PLAIN, "norm": "rmsnorm", "activation": "swiglu", "bias": False, "input_norm": False}
 
 EXPRESSED: list[tuple[str, dict[str, Any]]] = [
-    ("esm", {}),  # the default: norms before, rotary, gelu, biases
+    ("esm", {}),  # norms before, rotary, gelu, biases
     ("esm", {"input_norm": False}),
     ("esm", {"bias": False}),
     ("esm", {"bias": False, "norm_bias": True}),
@@ -66,6 +67,11 @@ VECTORS_ONLY: list[tuple[str, dict[str, Any]]] = [
     ("eurobert", {**LLAMA, "kv_heads": 2}),
     ("t5", {**LLAMA, "positions": "relative", "score_scale": False, "head_width": 6, "activation": "relu"}),
     ("t5", {**LLAMA, "positions": "relative", "kv_heads": 1}),
+    ("persimmon", {}),  # the default
+    ("persimmon", {"input_norm": False, "rotary_share": 0.5, "activation": "silu"}),
+    ("persimmon", {"kv_heads": 2, "bias": False, "distinct_blocks": 1, "layer_scale": 0.1}),
+    ("persimmon", {"frontend": {"segments": 0, "embedding": "hashed", "hash_rows": 64}}),
+    ("persimmon", {**PLAIN, "activation": "relu"}),
 ]
 
 
@@ -102,7 +108,7 @@ def compare(trained: Trained, folder: Path, *, logits: bool) -> None:
 def test_an_encoder_that_an_architecture_can_express_gives_the_same_answers_there(
     family: str, options: dict[str, Any], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    trained = made(tokenizer, {"kind": "word"}, Task("masked"), **options)
+    trained = made(tokenizer, {"kind": "word"}, Task("masked"), **PLAIN, **options)
     assert write_huggingface(trained, tmp_path / "theirs") == family
     compare(trained, tmp_path / "theirs", logits=True)
     again = read_huggingface(tmp_path / "theirs")
@@ -117,15 +123,24 @@ def test_some_architectures_have_no_head_for_masked_words(
     trained = made(tokenizer, {"kind": "vector"}, Task("vectors"), **options)
     assert write_huggingface(trained, tmp_path / "theirs") == family
     compare(trained, tmp_path / "theirs", logits=False)
-    with pytest.raises(WeightsError, match=rf"nearest is {family}[\s\S]*readout\.kind: word, {family} has no head"):
-        write_huggingface(made(tokenizer, {"kind": "word"}, Task("masked"), **options), tmp_path / "other")
+    guessing = made(tokenizer, {"kind": "word"}, Task("masked"), **options)
+    said: list[str] = []
+    assert write_huggingface(guessing, tmp_path / "bare", said.append) == family
+    compare(guessing, tmp_path / "bare", logits=False)
+    readme = (tmp_path / "bare" / "README.md").read_text()
+    assert any("the head that guesses hidden words is left out" in note for note in said)
+    assert any("transformers 5" in note for note in said) == (family == "persimmon")
+    assert all(note in readme for note in said)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"kind": "recurrent"}, r"encoder\.kind: recurrent, \S+ has transformer"),
-        ({"qk_norm": True}, r"nearest is esm, and in the way stand\n  encoder\.qk_norm: true, esm has false\n"),
+        (
+            {"qk_norm": True, "positions": "learned", "norm_place": "post"},
+            r"nearest is bert, and in the way stand\n  encoder\.qk_norm: true, bert has false",
+        ),
         ({"pattern": "causal"}, r"nearest is esm[\s\S]*encoder\.pattern: causal, esm has full"),
         ({"positions": "alibi"}, r"encoder\.positions: alibi, roberta-prelayernorm has learned"),
         ({"activation": "geglu"}, r"nearest is modernbert[\s\S]*encoder\.first_norm: true, modernbert has false"),
@@ -135,7 +150,10 @@ def test_some_architectures_have_no_head_for_masked_words(
             {"mlp_kernel": 3, "halve_after": [1]},
             r"encoder\.mlp_kernel: 3, esm has 1\n  encoder\.halve_after: 1, esm has none\n",
         ),
-        ({"activation": "relu"}, r"nearest is esm[\s\S]*encoder\.activation: relu, esm has gelu"),
+        (
+            {"positions": "none", "norm_place": "both"},
+            r"nearest is bert[\s\S]*encoder\.norm_place: both, bert has post",
+        ),
         ({"residual_scale": 1.5}, r"encoder\.residual_scale: 1\.5, esm has 1\.0"),
     ],
     ids=named,
@@ -143,7 +161,8 @@ def test_some_architectures_have_no_head_for_masked_words(
 def test_what_no_architecture_can_express_is_said_with_the_options_in_the_way(
     options: dict[str, Any], message: str, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    model = tiny_model(vocab_size=tokenizer.vocab_size, **options)
+    plain = {} if options.get("kind") == "recurrent" else PLAIN
+    model = tiny_model(vocab_size=tokenizer.vocab_size, **{**plain, **options})
     with pytest.raises(WeightsError, match=message):
         write_huggingface(Trained(model, tokenizer, Task("masked")), tmp_path / "theirs")
     assert not (tmp_path / "theirs").exists()
@@ -152,7 +171,7 @@ def test_what_no_architecture_can_express_is_said_with_the_options_in_the_way(
 def test_what_tells_the_texts_of_a_pair_apart_is_never_dropped_from_a_model_of_pairs(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    alone = made(tokenizer, {"kind": "word"}, Task("masked"))
+    alone = made(tokenizer, {"kind": "word"}, Task("masked"), **PLAIN)
     assert write_huggingface(alone, tmp_path / "alone") == "esm"
     assert "the vector of a second text is left out" in (tmp_path / "alone" / "README.md").read_text()
     pairs = Trained(alone.model, tokenizer, Task("masked", paired=True))
@@ -162,7 +181,8 @@ def test_what_tells_the_texts_of_a_pair_apart_is_never_dropped_from_a_model_of_p
         alone.model.frontend.segments.weight[1] = alone.model.frontend.segments.weight[0]
     assert write_huggingface(pairs, tmp_path / "pairs") == "esm"
     # In a family with segments pairs keep them, and AutoTokenizer numbers the texts.
-    bert = made(tokenizer, {"kind": "word"}, Task("masked", paired=True), positions="learned", norm_place="post")
+    post: dict[str, Any] = {**PLAIN, "positions": "learned", "norm_place": "post"}
+    bert = made(tokenizer, {"kind": "word"}, Task("masked", paired=True), **post)
     assert write_huggingface(bert, tmp_path / "bert") == "bert"
     found = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")("the film", "a story")
     assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
@@ -207,7 +227,7 @@ def test_a_classifier_is_written_as_linear_layers_of_sentence_transformers(
     library = pytest.importorskip("sentence_transformers")
     readout = {"kind": "document", "outputs": 2, "hidden": True, "pooling": "max"}
     trained = made(tokenizer, readout, Task("classify", ("bad", "good"), temperature=1.7))
-    assert write_huggingface(trained, tmp_path / "theirs") == "esm"
+    assert write_huggingface(trained, tmp_path / "theirs") == "persimmon"
     logits = library.SentenceTransformer(str(tmp_path / "theirs"), device="cpu").encode(TEXTS)
     shares = torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
     for answer, share in zip(Predictor(trained).predict(TEXTS), shares):
@@ -233,7 +253,7 @@ def test_answers_that_no_module_can_give_are_left_out_and_said(tokenizer: Tokeni
 
 def test_a_head_beside_that_for_masked_words_is_left_out_and_said(tokenizer: Tokenizer, tmp_path: Path) -> None:
     readout = {"kind": "links", "relations": 3, "link_width": 8, "norm_epsilon": 1e-6, "activation": "gelu"}
-    trained = made(tokenizer, readout, Task("masked"), norm_epsilon=1e-6)
+    trained = made(tokenizer, readout, Task("masked"), **PLAIN, norm_epsilon=1e-6)
     assert write_huggingface(trained, tmp_path / "theirs") == "esm"
     assert "the scores of relations between entities are left out" in (tmp_path / "theirs" / "README.md").read_text()
     compare(read_huggingface(tmp_path / "theirs"), tmp_path / "theirs", logits=True)
@@ -241,7 +261,7 @@ def test_a_head_beside_that_for_masked_words_is_left_out_and_said(tokenizer: Tok
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    trained = made(tokenizer, {"kind": "word"}, Task("masked"))
+    trained = made(tokenizer, {"kind": "word"}, Task("masked"), **PLAIN)
     folder = tmp_path / "theirs"
     folder.mkdir()
     write_huggingface(trained, folder)  # an empty folder is as good as none
@@ -259,11 +279,12 @@ def test_a_folder_is_written_whole_or_not_at_all(tokenizer: Tokenizer, tmp_path:
 
 def test_a_model_that_was_saved_in_between_goes_back_to_its_family(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """ELECTRA and BERT are one architecture: which one a model came from is kept with it."""
-    bert = made(tokenizer, {"kind": "word"}, Task("masked"), positions="learned", norm_place="post")
+    post: dict[str, Any] = {**PLAIN, "positions": "learned", "norm_place": "post"}
+    bert = made(tokenizer, {"kind": "word"}, Task("masked"), **post)
     write_huggingface(bert, tmp_path / "bert")
     config = json.loads((tmp_path / "bert" / "config.json").read_text())
     assert config["model_type"] == "bert"
-    vectors = made(tokenizer, {"kind": "vector"}, Task("vectors"), positions="learned", norm_place="post")
+    vectors = made(tokenizer, {"kind": "vector"}, Task("vectors"), **post)
     write_huggingface(vectors, tmp_path / "electra")
     changed = json.loads((tmp_path / "electra" / "config.json").read_text())
     changed |= {"model_type": "electra", "architectures": ["ElectraModel"], "embedding_size": 32}

@@ -71,10 +71,10 @@ def test_an_option_that_is_not_there_is_refused_by_name(changes: dict[str, Any],
 
 
 def test_an_option_newer_than_this_encoder_is_refused_unless_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOWN, "encoder", KNOWN["encoder"] - {"qk_norm"})
+    monkeypatch.setitem(KNOWN, "encoder", KNOWN["encoder"] - {"residual_scale"})
     read_config(model())
-    with pytest.raises(WeightsError, match=r"encoder\.qk_norm is True.*newer than this encoder"):
-        read_config(model(encoder={"qk_norm": True}))
+    with pytest.raises(WeightsError, match=r"encoder\.residual_scale is 2\.0.*newer than this encoder"):
+        read_config(model(encoder={"residual_scale": 2.0}))
 
 
 def test_what_cannot_be_is_refused_in_the_words_of_the_recipe() -> None:

@@ -88,7 +88,7 @@ def test_wrong_input_is_one_message(model: Path, tmp_path: Path, monkeypatch: py
 def test_to_huggingface(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """The verb hands over to the writer of that format; what it writes is tested there."""
     transformers = pytest.importorskip("transformers")
-    options = {"norm_place": "post", "positions": "learned"}
+    options = {"norm_place": "post", "positions": "learned", "qk_norm": False}
     trained = Trained(tiny_model(vocab_size=tokenizer.vocab_size, **options), tokenizer, Task("masked"))
     trained.save(tmp_path / "m", card="", metrics={})
     (tmp_path / "out").mkdir()

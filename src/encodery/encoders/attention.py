@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encodery.batch import Layout, States
-from encodery.bricks.layers import RMSNorm
+from encodery.bricks.layers import make_norm
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
@@ -69,8 +69,8 @@ class Attention(nn.Module):
         self.sizes = sizes
         self.qkv = Linear(config.width, sum(sizes), bias=config.bias)
         self.outer = Linear(self.heads * self.value_width, config.width, bias=config.bias)
-        self.query_norm = RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
-        self.key_norm = RMSNorm(self.key_width, eps=config.norm_epsilon) if config.qk_norm else None
+        self.query_norm = self._norm() if config.qk_norm else None
+        self.key_norm = self._norm() if config.qk_norm else None
         self.additive = AdditiveScore(self.heads, self.key_width) if config.score == "additive" else None
         self.position_keys: nn.Module | None = None
         self.position_queries: nn.Module | None = None
@@ -101,6 +101,9 @@ class Attention(nn.Module):
             mixed_PD = self._onward(qkv, run, run.past, angles, layer)
         elif self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
             qkv_P3HK = qkv.view(x_PD.shape[0], 3, self.heads, self.key_width)
+            if self.query_norm is not None and self.key_norm is not None:
+                q, k, v = qkv_P3HK.unbind(1)
+                qkv_P3HK = torch.stack([self.query_norm(q), self.key_norm(k), v], dim=1)
             mixed_PD = self.attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
         else:
             mixed_PD = self._general(qkv, run, pattern, angles, drop_rate)
@@ -111,7 +114,7 @@ class Attention(nn.Module):
         config = self.config
         same = self.kv_heads == self.heads and self.value_width == self.key_width
         as_written = self.additive is None and run.distances is None and run.watch is None
-        return same and as_written and config.score_scale and not config.qk_norm
+        return same and as_written and config.score_scale
 
     def _general(self, qkv: Tensor, run: Pass, pattern: Pattern, angles: Angles | None, drop_rate: float) -> Tensor:
         """All options, brought to the form that the kernels know where that can be done."""
@@ -137,6 +140,11 @@ class Attention(nn.Module):
         if wide == self.value_width:
             return mixed_PD
         return mixed_PD.view(P, self.heads, wide)[..., : self.value_width].flatten(1)
+
+    def _norm(self) -> nn.Module:
+        config = self.config
+        name = "rmsnorm" if config.norm == "rmsnorm" else "layernorm"
+        return make_norm(name, self.key_width, epsilon=config.norm_epsilon, bias=config.biased_norms)
 
     def _parts(self, qkv: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (P, H, K), keys (P, G, K) and values (P, G, own width), normed, turned and scaled as they meet."""

@@ -89,7 +89,7 @@ class FusionLayer(nn.Module):
     def __init__(self, config: TransformerConfig, fusion: FusionConfig, *, goes_on: bool) -> None:
         super().__init__()
         self.config = config
-        bias = config.bias if config.norm_bias is None else config.norm_bias
+        bias = config.biased_norms
         inner = fusion.inner_width or config.width
 
         def norm(width: int, name: str = config.norm) -> nn.Module:
@@ -145,6 +145,7 @@ def _among_entities(config: TransformerConfig, fusion: FusionConfig) -> Transfor
         max_length=config.max_length,
         positions="none",
         bias=config.bias,
+        qk_norm=config.qk_norm,
         attention_drop_rate=config.attention_drop_rate,
     )
 

@@ -77,8 +77,9 @@ class TransformerConfig(Config):
     """How a query meets a key: by their product, or by a small network (Bahdanau et al. 2015)."""
     score_scale: bool = True
     """Whether products are divided by sqrt(K); T5 does not."""
-    qk_norm: bool = False
-    """RMSNorm on each query and key (Henry et al. 2020; Dehghani et al. 2023): scores cannot grow without bound."""
+    qk_norm: bool = True
+    """A norm on each query and key (Henry et al. 2020; Dehghani et al. 2023), RMSNorm where `norm` is and LayerNorm
+    elsewhere: scores cannot grow without bound. Most architectures of others have none: false, to export to these."""
     pattern: PatternName = "full"
     """Who may look at whom inside a document: full, causal, window, dilated, block, or random (BigBird)."""
     window: int = Field(default=128, ge=1)
@@ -243,6 +244,11 @@ class TransformerConfig(Config):
         if self.fusion is None:
             return ()
         return tuple(range(self.depth // 2 + 1, self.depth + 1)) if self.fusion.after is None else self.fusion.after
+
+    @property
+    def biased_norms(self) -> bool:
+        """Whether norms add a learned vector."""
+        return self.bias if self.norm_bias is None else self.norm_bias
 
     @property
     def key_width(self) -> int:

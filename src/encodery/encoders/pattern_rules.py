@@ -39,12 +39,27 @@ class Pattern:
         return self.name not in ("full", "causal")
 
     @property
+    def plain_window(self) -> bool:
+        """Whether neighbouring blocks are all that a query sees."""
+        return self.name == "window" and not self.global_tokens
+
+    @property
     def grain(self) -> int:
         """Positions of the blocks in which a local pattern is computed. A query sees no further than the neighbours of
         its own block, apart from random blocks and global tokens."""
         if self.name in ("window", "dilated"):
             return max(16, 1 << (self.radius - 1).bit_length())
         return self.block
+
+    @property
+    def worth_from(self) -> int:
+        """Positions of a row from which a local pattern is computed in blocks; in shorter ones whole scores are faster.
+        Each block meets up to three neighbours and the random ones, and to gather these costs about as much again as
+        the products (bench/speed/CURVES.md); a plain window needs no gathering."""
+        if self.plain_window:
+            return 4 * self.grain
+        beside = 1 if self.name == "block" else 3
+        return 4 * (beside + self.random_blocks) * self.grain
 
     def seen(self, length: int) -> float:
         """How many keys a query sees in a document of `length` tokens, on average and without the edges."""

@@ -48,7 +48,7 @@ class Block(nn.Module):
         width = config.width
 
         def norm() -> nn.Module:
-            bias = config.bias if config.norm_bias is None else config.norm_bias
+            bias = config.biased_norms
             return make_norm(config.norm, width, epsilon=config.norm_epsilon, bias=bias)
 
         bare = index == 0 and not config.first_norm and not self.post
@@ -177,7 +177,7 @@ class Transformer(nn.Module):
 
     def _norm(self, width: int) -> nn.Module:
         config = self.config
-        bias = config.bias if config.norm_bias is None else config.norm_bias
+        bias = config.biased_norms
         return make_norm(config.norm, width, epsilon=config.norm_epsilon, bias=bias)
 
     def _rotary(self, base: float) -> Rotary | None:

@@ -33,8 +33,10 @@ def export(model: str | Path, to: str, output: str | Path, *, texts: Sequence[st
         return write_onnx(trained, folder, texts=texts, **options)
     from encodery.interop.huggingface import write_huggingface
 
-    family = write_huggingface(trained, folder)
-    return [f"huggingface: {folder} ({family})", f"how to use it: {folder / 'README.md'}"]
+    notes: list[str] = []
+    family = write_huggingface(trained, folder, notes.append)
+    told = [f"worth knowing: {note}" for note in notes]
+    return [f"huggingface: {folder} ({family})", *told, f"how to use it: {folder / 'README.md'}"]
 
 
 def check_free(folder: Path) -> None:

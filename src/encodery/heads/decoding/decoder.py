@@ -33,7 +33,7 @@ class DecoderBlock(Block):
         super().__init__(config, index)
 
         def norm() -> nn.Module:
-            bias = config.bias if config.norm_bias is None else config.norm_bias
+            bias = config.biased_norms
             return make_norm(config.norm, config.width, epsilon=config.norm_epsilon, bias=bias)
 
         self.source_norm = norm()

@@ -30,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         prenorm.ROBERTA_PRELAYERNORM,
         prenorm.MEGATRON_BERT,
         prenorm.ESM,
+        prenorm.PERSIMMON,
     )
 }
 VISION_FAMILIES: dict[str, Family] = {"vit": VIT}

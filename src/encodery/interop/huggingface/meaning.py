@@ -25,7 +25,7 @@ def flattened(config: ModelConfig | VisionModelConfig) -> Flat:
             "encoder.value_width": encoder.value_width or encoder.key_width,
             "encoder.kv_heads": encoder.kv_heads or encoder.heads,
             "encoder.mlp_width": encoder.inner_width,
-            "encoder.norm_bias": encoder.bias if encoder.norm_bias is None else encoder.norm_bias,
+            "encoder.norm_bias": encoder.biased_norms,
             "encoder.rotary_base_local": encoder.rotary_base_local or encoder.rotary_base,
             "encoder.distinct_blocks": encoder.blocks,
         }

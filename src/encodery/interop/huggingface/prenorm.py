@@ -1,4 +1,4 @@
-"""Tables of the Hugging Face families with norms before the branches: kin of BERT, EuroBERT and ESM."""
+"""Tables of the Hugging Face families with norms before the branches: kin of BERT, EuroBERT, Persimmon and ESM."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from encodery.interop.huggingface.lines import (
     LINEAR_BIAS,
     MLP_BIAS,
     NO_DECODER,
+    PLAIN,
     PRE_NORM,
     SIZES,
     TIED,
@@ -142,6 +143,51 @@ EUROBERT = Family(
         *weight("encoder.output_norm", "norm"),
     ),
     unused=("lm_head.*", "classifier.*", "score.*", "dense.*"),
+    copies=("*inv_freq",),
+)
+
+# -- Persimmon (Adept 2023): made to write, and with `is_causal: false` an encoder that norms its queries and keys --
+
+
+def _persimmon_tokens(flat: Flat, ids: Ids) -> Sizes:
+    return {"bos_token_id": ids.get("cls"), "eos_token_id": ids["sep"], "use_cache": False}
+
+
+PERSIMMON = Family(
+    name="persimmon",
+    models=("PersimmonModel", None),
+    prefix=("", "model."),
+    sizes=(
+        *SIZES,
+        # Versions of transformers before 5 do not know this switch, and would let a token see only those before it.
+        Always("is_causal", False, True, "a decoder sees only what stands before, an encoder everything"),
+        Size("hidden_act", "encoder.activation", "relu2", PLAIN),
+        Size("layer_norm_eps", "encoder.norm_epsilon", 1e-5),
+        Size("max_position_embeddings", "encoder.max_length", 16384),
+        Size("hidden_dropout", "encoder.drop_rate", 0.0),
+        Size("attention_dropout", "encoder.attention_drop_rate", 0.0),
+        Size("qk_layernorm", "encoder.qk_norm", True),
+        Size("rope_parameters.partial_rotary_factor|partial_rotary_factor", "encoder.rotary_share", 0.5),
+        *rotary(10000.0),
+        Computed(lambda sizes: {}, _persimmon_tokens),
+    ),
+    fixed={**PRE_NORM, "encoder.positions": "rotary", "encoder.input_norm": False, "frontend.segments": 0},
+    rows=(
+        *weight("frontend.words", "embed_tokens"),
+        *(
+            Row(f"encoder.blocks.*.attention.qkv.{part}", (f"layers.*.self_attn.query_key_value.{part}",), by_head=True)
+            for part in ("weight", "bias")
+        ),
+        *linear("encoder.blocks.*.attention.query_norm", "layers.*.self_attn.q_layernorm"),
+        *linear("encoder.blocks.*.attention.key_norm", "layers.*.self_attn.k_layernorm"),
+        *linear("encoder.blocks.*.attention.outer", "layers.*.self_attn.dense"),
+        *linear("encoder.blocks.*.attention_norm", "layers.*.input_layernorm"),
+        *linear("encoder.blocks.*.mlp.inner", "layers.*.mlp.dense_h_to_4h"),
+        *linear("encoder.blocks.*.mlp.outer", "layers.*.mlp.dense_4h_to_h"),
+        *linear("encoder.blocks.*.mlp_norm", "layers.*.post_attention_layernorm"),
+        *linear("encoder.output_norm", "final_layernorm"),
+    ),
+    unused=("lm_head.*", "score.*", "classifier.*"),
     copies=("*inv_freq",),
 )
 

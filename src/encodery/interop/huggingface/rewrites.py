@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from encodery.bricks.layers import make_norm
 from encodery.bricks.positions import RandomPositions, sinusoidal_table
 from encodery.encoders.options import TransformerConfig
 from encodery.interop.huggingface.tables import shapes_of
@@ -78,6 +79,23 @@ def _new_words(config: ModelConfig, weights: Weights, words: Tensor) -> tuple[Mo
     return config, {**weights, name: words}
 
 
+def _input_norm(config: ModelConfig, weights: Weights, goal: Any, paired: bool) -> Rewritten | None:
+    """Where nothing is added to the vector of a word, its norm can be taken once and for all."""
+    encoder, name = _encoder(config), "encoder.input_norm"
+    added = config.frontend.segments or encoder.positions in ("learned", "random", "sinusoidal", "grid")
+    if goal or added or encoder.norm == "batchnorm" or (config.readout.kind == "word" and config.readout.tied):
+        return None
+    words = weights["frontend.words.weight"]
+    norm = make_norm(encoder.norm, words.shape[1], epsilon=encoder.norm_epsilon, bias=encoder.biased_norms)
+    norm.load_state_dict({part: weights[f"{name}.{part}"] for part in norm.state_dict()})
+    with torch.no_grad():
+        found = {key: value for key, value in weights.items() if not key.startswith(name)}
+        found["frontend.words.weight"] = norm(words)
+    return Rewritten(
+        changed(config, encoder__input_norm=False), found, "the vectors of all words were normed beforehand"
+    )
+
+
 def _with_zeros(config: ModelConfig, weights: Weights, note: str) -> Rewritten:
     shapes = shapes_of(config)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items() if name not in weights}
@@ -89,7 +107,7 @@ def _bias(config: ModelConfig, weights: Weights, goal: Any, paired: bool) -> Rew
     encoder = _encoder(config)
     if not goal or encoder.norm == "batchnorm" or encoder.experts or encoder.mlp_kernel > 1:
         return None
-    norm_bias = encoder.bias if encoder.norm_bias is None else encoder.norm_bias
+    norm_bias = encoder.biased_norms
     new = changed(config, encoder__bias=True, encoder__norm_bias=norm_bias)
     return _with_zeros(new, weights, "biases of zeros were added to the linear layers")
 
@@ -236,6 +254,7 @@ def _encoder(config: ModelConfig) -> TransformerConfig:
 REWRITES: dict[str, Rewrite] = {
     "encoder.positions": _positions,
     "frontend.segments": _segments,
+    "encoder.input_norm": _input_norm,
     "encoder.bias": _bias,
     "encoder.norm_bias": _norm_bias,
     "readout.bias": _head_bias,

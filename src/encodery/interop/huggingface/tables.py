@@ -25,6 +25,9 @@ AnyConfig = ModelConfig | VisionModelConfig
 Ids = Mapping[str, int]
 """Numbers of the special tokens by role: pad, unk, cls, sep, mask."""
 
+NEVER: Flat = {"encoder.qk_norm": False}
+"""What no family has but those that say so."""
+
 C = TypeVar("C", bound=Config)
 
 _REQUIRED = object()
@@ -147,12 +150,14 @@ class Row:
 
     Several of theirs are stacked, row upon row, to make ours; none: theirs has no such weight, which is then zero.
     `*` stands for the number of the block. Behind a `|` stand names it has in other files. `swapped`: the halves stand
-    the other way round. `flat`: theirs has other dimensions, `shape` of them. `when` chooses by config.json.
+    the other way round. `flat`: theirs has other dimensions, `shape` of them. `by_head`: the queries, keys and values
+    of one head stand together there, then those of the next. `when` chooses by config.json.
     """
 
     ours: str
     theirs: tuple[str, ...]
     swapped: bool = False
+    by_head: bool = False
     when: Callable[[Sizes], bool] = _always
     shape: Callable[[Sizes, Shape], Shape] | None = None
 
@@ -199,12 +204,14 @@ class Family:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one weight of ours lies in a file: the names (with those of other files behind `|`) and their shapes."""
+    """Where one weight of ours lies in a file: the names (with those of other files behind `|`) and their shapes.
+    `heads` is what `by_head` counts."""
 
     ours: str
     theirs: tuple[str, ...]
     shapes: tuple[Shape, ...]
     row: Row
+    heads: int = 1
 
 
 def read_config(family: Family, sizes: Sizes, *, head: bool) -> ModelConfig:
@@ -223,7 +230,7 @@ def read_vision_config(family: Family, sizes: Sizes) -> VisionModelConfig:
 
 
 def _read_values(family: Family, sizes: Sizes, *, head: bool) -> Flat:
-    found: Flat = dict(family.fixed) | (family.head_fixed if head else {})
+    found: Flat = NEVER | family.fixed | (family.head_fixed if head else {})
     try:
         for line in (*family.sizes, *(family.head_sizes if head else ())):
             line.read(sizes, found)
@@ -308,15 +315,15 @@ def _place(row: Row, ours: str, shape: Shape, before: str, number: int, sizes: S
     if row.shape is not None:
         return Place(ours, names, (row.shape(sizes, shape),), row)
     parts = [shape[0]]
+    encoder = config.encoder
+    assert isinstance(encoder, TransformerConfig)
     if len(names) > 1:
-        encoder = config.encoder
-        assert isinstance(encoder, TransformerConfig)
         parts = [shape[0] // len(names)] * len(names)
         if ".attention.qkv." in ours:
             groups = encoder.kv_heads or encoder.heads
             value_width = encoder.value_width or encoder.key_width
             parts = [encoder.heads * encoder.key_width, groups * encoder.key_width, groups * value_width]
-    return Place(ours, names, tuple((part, *shape[1:]) for part in parts), row)
+    return Place(ours, names, tuple((part, *shape[1:]) for part in parts), row, encoder.heads)
 
 
 def joined(place: Place, parts: Sequence[Tensor], shape: Shape) -> Tensor:
@@ -326,6 +333,8 @@ def joined(place: Place, parts: Sequence[Tensor], shape: Shape) -> Tensor:
     found = torch.cat([part.float() for part in parts]) if len(parts) > 1 else parts[0].float()
     if place.row.swapped:
         found = torch.cat(found.chunk(2)[::-1])
+    if place.row.by_head:
+        found = found.reshape(place.heads, 3, -1).transpose(0, 1)
     return found.reshape(shape)
 
 
@@ -335,6 +344,8 @@ def parted(place: Place, ours: Tensor) -> dict[str, Tensor]:
         return {}
     if place.row.swapped:
         ours = torch.cat(ours.chunk(2)[::-1])
+    if place.row.by_head:
+        ours = ours.reshape(3, place.heads, -1).transpose(0, 1).reshape(ours.shape)
     if place.row.shape is not None:
         ours = ours.reshape(place.shapes[0])
     parts = ours.split([shape[0] for shape in place.shapes])

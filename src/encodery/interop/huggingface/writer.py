@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from encodery.interop.huggingface.tables import (
     write_config,
 )
 from encodery.model import ModelConfig
-from encodery.trained import Task, Trained
+from encodery.trained import Trained
 
 MOST_REWRITES = 12
 STRUCTURE = {"encoder.kind", "encoder.norm_place", "encoder.norm", "encoder.positions", "frontend.width"}
@@ -66,13 +67,14 @@ class Obstacle:
         return "" in self.lines, len(self.lines), len(STRUCTURE & set(self.lines))
 
 
-def write_huggingface(trained: Trained, folder: Path) -> str:
+def write_huggingface(trained: Trained, folder: Path, say: Callable[[str], None] = lambda note: None) -> str:
     """Write a new folder that AutoModel and AutoTokenizer open, and SentenceTransformer for what gives vectors or
     answers; returns the family (`model_type`) that it is of.
 
     A model that was read from a family goes back to it; another goes to the family that can express it with the fewest
-    rewrites (rewrites.py), all of them exact. Raises WeightsError when none can: it names the nearest family and the
-    options that stand in the way.
+    rewrites (rewrites.py), all of them exact; where only families without a head for hidden words can, without its
+    head. What was rewritten or left out stands in the folder's README and goes to `say`. Raises WeightsError when no
+    family can: it names the nearest one and the options that stand in the way.
     """
     folder = Path(folder)
     ids = {role: trained.tokenizer.inner.token_to_id(token) for role, token in trained.tokenizer.special.items()}
@@ -95,8 +97,14 @@ def write_huggingface(trained: Trained, folder: Path) -> str:
             prompts=task.prompts,
             prompt=task.prompt,
         )
-    files["README.md"] = _readme(plan.family, sizes, task, notes, config.readout.kind).encode()
+    if sizes.get("is_causal") is False:
+        notes.append("it needs transformers 5 or newer: older versions let a token see only those before it")
+    if task.long == "split":
+        notes.append("a text longer than the model can hold is cut here; encodery splits it into windows")
+    files["README.md"] = _readme(plan.family, sizes, notes, config.readout.kind).encode()
     write_files(folder, files)
+    for note in notes:
+        say(note)
     return plan.family.name
 
 
@@ -104,20 +112,14 @@ def write_huggingface(trained: Trained, folder: Path) -> str:
 
 
 def _planned(trained: Trained, ids: dict[str, int]) -> Plan:
-    origin = trained.tokenizer.facts().get("model_type")
     config, weights, before = _body(trained)
-    plans: list[Plan] = []
-    obstacles: list[Obstacle] = []
-    for family in sorted(FAMILIES.values(), key=lambda family: family.name != origin):
-        found = _expressed(family, config, weights, ids, trained.task.joins_pairs)
-        if isinstance(found, Plan):
-            plans.append(replace(found, notes=(*before, *found.notes)))
-            if not found.notes and family.name == origin:
-                break
-        else:
-            obstacles.append(found)
+    plans, obstacles = _tried(trained, config, weights, ids)
+    if not plans and config.readout.kind == "word":
+        plans, _ = _tried(trained, *_without_head(config, weights), ids)
+        before += ("the head that guesses hidden words is left out: no architecture that fits has one like it",)
     if plans:
-        return min(plans, key=lambda plan: len(plan.notes))
+        plan = min(plans, key=lambda plan: len(plan.notes))
+        return replace(plan, notes=(*before, *plan.notes))
     closest = min(obstacles, key=lambda obstacle: obstacle.distance)
     raise WeightsError(
         "no architecture of transformers can express this encoder; the nearest is "
@@ -125,6 +127,29 @@ def _planned(trained: Trained, ids: dict[str, int]) -> Plan:
         expected=f"an encoder like one of {', '.join(FAMILIES)}",
         fix="pretrain with options that it has, or export to another form",
     )
+
+
+def _tried(
+    trained: Trained, config: ModelConfig, weights: Weights, ids: dict[str, int]
+) -> tuple[list[Plan], list[Obstacle]]:
+    """Every family that can express the model, and what is in the way of the others."""
+    origin = trained.tokenizer.facts().get("model_type")
+    plans: list[Plan] = []
+    obstacles: list[Obstacle] = []
+    for family in sorted(FAMILIES.values(), key=lambda family: family.name != origin):
+        found = _expressed(family, config, weights, ids, trained.task.joins_pairs)
+        if isinstance(found, Obstacle):
+            obstacles.append(found)
+            continue
+        plans.append(found)
+        if not found.notes and family.name == origin:
+            break
+    return plans, obstacles
+
+
+def _without_head(config: ModelConfig, weights: Weights) -> tuple[ModelConfig, Weights]:
+    bare = config.model_copy(update={"readout": VectorReadoutConfig()})
+    return bare, {name: value for name, value in weights.items() if not name.startswith("readout.")}
 
 
 def _body(trained: Trained) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
@@ -147,8 +172,7 @@ def _body(trained: Trained) -> tuple[ModelConfig, Weights, tuple[str, ...]]:
         weights = {name: weights[name] for name in shapes_of(config)}
         notes += ("the scores of relations between entities are left out",)
     if config.readout.kind != "word":
-        config = config.model_copy(update={"readout": VectorReadoutConfig()})
-        weights = {name: value for name, value in weights.items() if not name.startswith("readout.")}
+        config, weights = _without_head(config, weights)
     return config, weights, notes
 
 
@@ -250,6 +274,8 @@ def _vectors_of(trained: Trained) -> tuple[VectorReadoutConfig, Weights, list[st
     own = {name: value.detach().cpu().float() for name, value in trained.model.readout.state_dict().items()}
     if isinstance(readout, VectorReadoutConfig):
         return readout, {f"readout.{name}": value for name, value in own.items()}, []
+    if isinstance(readout, WordReadoutConfig):  # whose head had to be left out
+        return VectorReadoutConfig(normalise=False), {}, []
     if not isinstance(readout, DocumentReadoutConfig):
         raise WeightsError(
             f"readout.kind is {readout.kind}: sentence-transformers has no module for it",
@@ -279,7 +305,7 @@ def _vectors_of(trained: Trained) -> tuple[VectorReadoutConfig, Weights, list[st
     return bare.model_copy(update={"dense": tuple(layers)}), weights, [what[task.kind]]
 
 
-def _readme(family: Family, sizes: dict[str, Any], task: Task, notes: list[str], kind: str) -> str:
+def _readme(family: Family, sizes: dict[str, Any], notes: list[str], kind: str) -> str:
     """The card: what the folder is, how it is opened, what was rewritten."""
     library = "transformers" if kind == "word" else "sentence-transformers"
     model = sizes["architectures"][0]
@@ -293,8 +319,6 @@ def _readme(family: Family, sizes: dict[str, Any], task: Task, notes: list[str],
         lines += ["from sentence_transformers import SentenceTransformer", ""]
         lines += ['vectors = SentenceTransformer("FOLDER").encode(["a text", "another"])']
     lines += ["```", "", f"The encoder alone: `transformers.{model}`." if kind != "word" else ""]
-    if task.long == "split":
-        notes = [*notes, "a text longer than the model can hold is cut here; encodery splits it into windows"]
     if notes:
         lines += ["", "What is worth knowing:", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines).rstrip() + "\n"

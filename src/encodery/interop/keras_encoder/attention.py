@@ -92,8 +92,10 @@ class SelfAttention(Part):
         self.outer = self.linear(config.width, bias=config.bias, std=outer_std)
         self.query_norm = self.key_norm = self.additive = self.position_keys = self.position_queries = None
         if config.qk_norm:
+            kind = "rmsnorm" if config.norm == "rmsnorm" else "layernorm"
             self.query_norm, self.key_norm = (
-                Norm("rmsnorm", self.key_width, config.norm_epsilon, dtype=self.dtype_policy) for _ in range(2)
+                Norm(kind, self.key_width, config.norm_epsilon, config.biased_norms, dtype=self.dtype_policy)
+                for _ in range(2)
             )
         if config.score == "additive":
             self.additive = AdditiveScore(self.heads, self.key_width, dtype=self.dtype_policy)

@@ -30,7 +30,7 @@ EXPERT_BALANCE = 0.01
 
 def norm_of(config: TransformerConfig, width: int, dtype: Any) -> Norm:
     """A norm as the config wants it."""
-    bias = config.bias if config.norm_bias is None else config.norm_bias
+    bias = config.biased_norms
     return Norm(config.norm, width, config.norm_epsilon, bias, dtype=dtype)
 
 
