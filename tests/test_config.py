@@ -244,6 +244,11 @@ def test_presets_expand_and_are_named_as_the_source(tmp_path: Path) -> None:
     assert load(tmp_path, good + "encoder: recurrent\n").config.encoder == Recurrent()
     text = good + "encoder: {kind: transformer, depth: 3, width: 8}\n"
     assert load(tmp_path, text, "encoder={kind: recurrent}").config.encoder == Recurrent()
+    unnamed = good + "encoder: {depth: 3, width: 8}\n"  # of the kind that is the default, by its keys
+    assert load(tmp_path, unnamed, "encoder={kind: recurrent}").config.encoder == Recurrent()
+    typed = unnamed.replace("depth", "dpeth")
+    (line,) = complaint(tmp_path, typed, "encoder={kind: transformer}")
+    assert "did you mean 'depth'" in line
 
 
 def test_a_section_is_laid_over_its_default(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_the_best_weights_are_kept_and_ties_go_to_the_first(tokenizer: Tokenizer
     )
     assert fit.advance()
     assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
-    assert fit.state.best_step == 4 and fit.state.best_score == 0.5
+    assert fit.state.kept_step == 4 and fit.state.best_score == 0.5
     final = fit.final_weights()
     assert all(torch.equal(final[name], value) for name, value in kept[4].items())
     assert not torch.equal(final["frontend.words.weight"], kept[10]["frontend.words.weight"])
@@ -185,14 +185,14 @@ def test_a_first_score_that_is_not_a_number_is_beaten_by_any(tokenizer: Tokenize
     fit = make_fit(tokenizer, training={"budget": "6 steps", "validations": 3})
     scripted(fit, [math.nan, -5.0, -6.0])
     assert fit.advance()
-    assert fit.state.best_step == 4 and fit.state.best_score == -5.0
+    assert fit.state.kept_step == 4 and fit.state.best_score == -5.0
 
 
 def test_training_stops_when_patience_ends(tokenizer: Tokenizer) -> None:
     fit = make_fit(tokenizer, training={"budget": "20 steps", "validations": 10, "patience": 3})
     rows = scripted(fit, [0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
     assert fit.advance()
-    assert fit.state.step == 10 and len(rows) == 5 and fit.state.best_step == 4
+    assert fit.state.step == 10 and len(rows) == 5 and fit.state.kept_step == 4
 
 
 def test_averaged_weights_are_scored_and_kept_and_training_goes_on_with_its_own(tokenizer: Tokenizer) -> None:

@@ -352,5 +352,5 @@ def test_the_best_weights_survive_an_interruption(tokenizer: Tokenizer, tmp_path
         stage_of(fresh(), tmp_path / "run", 5).run()
     fit = fresh()
     found = stage_of(fit, tmp_path / "run").run()
-    assert fit.state.best_step == 2
+    assert fit.state.kept_step == 2
     assert all(torch.equal(found[name], whole[name]) for name in whole)

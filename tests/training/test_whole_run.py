@@ -95,7 +95,7 @@ def test_a_run_ended_by_signals_and_resumed_gives_the_same_model(recipe: Path, t
 
 def facts(folder: Path) -> list[dict[str, Any]]:
     """What the journal and the metrics say, but for times."""
-    kept = ("step", "tokens", "loss", "learning_rate", "validation_loss", "metric", "gradient_norm", "best_step")
+    kept = ("step", "tokens", "loss", "learning_rate", "validation_loss", "metric", "gradient_norm", "kept_step")
     found = []
     for part in ("pretrained", ""):
         for line in (folder / part / "journal.jsonl").read_text(encoding="utf-8").splitlines():

@@ -88,8 +88,8 @@ def diagnoses(curves: list[dict[str, Any]], entropy: float | None) -> list[str]:
         found.append("The training loss ended higher than it began: lower training.optim.lr.")
     if len(validation) >= 3 and min(validation) * 1.1 < validation[-1] and min(validation) < validation[0]:
         found.append(
-            "The validation loss rose again towards the end (overfitting); the best weights were kept. A shorter "
-            "budget, more dropout or more data would help."
+            "The validation loss rose again towards the end (overfitting). A shorter budget, more dropout or more "
+            "data would help."
         )
     return found
 

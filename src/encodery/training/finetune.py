@@ -111,7 +111,7 @@ class Finetuning:
         return run.write(record, run.trained(without_companions(model), self.tokenizer, own.judge.task))
 
     def _contender(self, number: int, scored: HeldRows, *, scratch: bool = False) -> tuple[Contender, Model, float]:
-        """Fine-tune once and score: (contender, model, best validation score)."""
+        """Fine-tune once and score: (contender, model, validation score of the weights that were kept)."""
         run, recipe = self.run, self.recipe
         seed = recipe.seed + number
         begin = time.perf_counter()
@@ -139,7 +139,7 @@ class Finetuning:
             seconds += self.run.pretrain_seconds
         found = self._found(model, scored)
         contender = Contender(name, judge, found, count(model), seconds, judge.note(found, scored))
-        return contender, model, fit.state.best_score or 0.0
+        return contender, model, fit.state.kept_score or 0.0
 
     def _start_linear(self, readout: nn.Module) -> None:
         """Fitted once: it depends on the rows alone, so every contender gets the same."""

@@ -53,9 +53,9 @@ class TrainingConfig(Config):
     average_last: int = Field(default=0, ge=0, le=100)
     """At the end the mean of the weights at the last so many validations is tried as well, and kept when it is better
     (checkpoint averaging, Vaswani et al. 2017, section 6.1); 0: not."""
-    keep: Literal["best", "latest"] = "best"
-    """Which weights are kept. best: of the best validation; latest: of the last validation that is not worse than the
-    best by more than its standard error, so that chance does not choose an early one."""
+    keep: Literal["best", "latest"] = "latest"
+    """Which weights are kept. latest: of the last validation that is not worse than the best by more than its standard
+    error, so that chance does not choose an early one; best: of the best validation, though it be luck."""
     consistency: float = Field(default=0.0, ge=0, le=100)
     """Fine-tuning: weight of how far two answers under different dropout are apart (R-Drop, Liang et al. 2021); each
     step then costs twice as much. 0: none."""
@@ -71,7 +71,7 @@ class TrainingConfig(Config):
     compile: CompileName = "auto"
     """Compile the encoder with torch.compile. auto: on a GPU, when the budget is long enough to earn it back."""
     validations: int = Field(default=10, ge=0, le=1000)
-    """How often the validation data is scored during the run; the best weights are kept."""
+    """How often the validation data is scored during the run, to choose the weights that are kept."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many validations without a better one; 0: never."""
     expert_balance: float = Field(default=0.01, ge=0, le=10)
@@ -112,7 +112,8 @@ class TrainState:
     waited: float = 0.0
     place: Place = field(default_factory=Place)
     best_score: float | None = None
-    best_step: int = 0
+    kept_score: float | None = None
+    kept_step: int = 0
     without_gain: int = 0
     validated_step: int = 0
     validated_progress: float = 0.0
@@ -199,7 +200,7 @@ class Fit:
         return True
 
     def final_weights(self) -> dict[str, Tensor]:
-        """The weights to keep: of the best validation, else the averaged ones, else the last."""
+        """The weights to keep: of the chosen validation, else the averaged ones, else the last."""
         return self.best if self.best is not None else self._candidate()
 
     def _share(self, seconds: float, steps: int, tokens: int) -> float:
@@ -331,9 +332,10 @@ class Fit:
             scores = self.validate(self.model)
         state = self.state
         if state.best_score is None or state.best_score < scores["score"]:
-            state.best_score, state.best_step, self.best = scores["score"], state.step, mean
+            state.best_score = state.kept_score = scores["score"]
+            state.kept_step, self.best = state.step, mean
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
-        self.on_score({**row, "mean_of": self.config.average_last, "best_step": state.best_step})
+        self.on_score({**row, "mean_of": self.config.average_last, "kept_step": state.kept_step})
 
     def _score(self) -> bool:
         """Score the validation data; True when patience is at its end."""
@@ -354,14 +356,14 @@ class Fit:
             score = -math.inf  # worse than all others; nan would compare with none
         near = scores.get("standard_error", 0.0) if self.config.keep == "latest" else 0.0
         if state.best_score is None or state.best_score - near < score:
-            state.best_step = state.step
+            state.kept_step, state.kept_score = state.step, score
             self.best = {name: value.clone() for name, value in self._candidate().items()}
         if state.best_score is None or state.best_score < score:
             state.best_score, state.without_gain = score, 0
         else:
             state.without_gain += 1
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
-        self.on_score({**row, "best_step": state.best_step})
+        self.on_score({**row, "kept_step": state.kept_step})
         return 0 < self.config.patience <= state.without_gain
 
 

@@ -67,7 +67,8 @@ class PretrainConfig(Config):
     """A first stage that learns without labels, from the texts of the run and from more of them."""
 
     data: list[SourceConfig] = Field(default_factory=list)
-    """Sources of text beside the training texts of the run; labels in them are not looked at."""
+    """Sources of text beside the training texts of the run; labels in them are not looked at. Plain text, and a source
+    that names a column for its text alone, has single texts, also where the rows of the run are pairs."""
     objective: UnlabelledConfig = MaskedConfig()
     """masked: hidden words; knowledge: triples of entities beside them; replaced, order, autoencode, denoise, contrast,
     distil, several: see docs/04_objectives.md."""
