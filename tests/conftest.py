@@ -21,8 +21,9 @@ from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.model import Model, ModelConfig
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
-from encodery.training.loop import Fit, TrainingConfig
+from encodery.training.loop import Fit
 from encodery.training.precision import Precision
+from encodery.training.training_config import TrainingConfig
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encodery.training.budget import Budget, parse_budget
-from encodery.training.loop import TrainingConfig
+from encodery.training.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,18 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"validations": 3, "optim": {"schedule": "linear", "layer_decay": 0.8}},
         "validate": True,
     },
+    "blocks and batches that grow, muon, average, mean of the last": {
+        "encoder": {"depth": 3, "drop_rate": 0.1},
+        "training": {
+            "accumulate": 3,
+            "growth": {"blocks": 1, "batches": 1, "until": 0.6},
+            "average": 0.9,
+            "average_last": 2,
+            "validations": 6,
+            "optim": {"kind": "muon"},
+        },
+        "validate": True,
+    },
     "no validation": {"training": {"optim": {"schedule": "wsd"}}},
 }
 

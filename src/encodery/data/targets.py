@@ -20,7 +20,7 @@ from encodery.data.pair_packing import PairPlan, PairShape, plan_pairs, settled_
 from encodery.data.rows import readable
 from encodery.data.samples import SampleMaker
 from encodery.data.store import TokenStore
-from encodery.data.tokenizer_training import clean_surrogates
+from encodery.data.text_sample import clean_surrogates
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import DataError
 

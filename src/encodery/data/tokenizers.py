@@ -16,15 +16,9 @@ import numpy as np
 import tokenizers
 
 from encodery.data.frames import Frame, frame_of
-from encodery.data.tokenizer_training import (
-    HfTokenizer,
-    TokenizerConfig,
-    clean_surrogates,
-    sample_documents,
-    text_budget,
-    thin,
-    train_model,
-)
+from encodery.data.text_sample import clean_surrogates, sample_documents
+from encodery.data.tokenizer_rules import TokenizerConfig
+from encodery.data.tokenizer_training import HfTokenizer, text_budget, thin, train_model
 from encodery.errors import DataError
 
 __all__ = ["Coverage", "Encoded", "FlatIds", "Tokenizer", "TokenizerConfig", "coverage", "train_tokenizer"]

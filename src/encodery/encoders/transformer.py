@@ -174,6 +174,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.blocks))
         self.fusion = Fusion(config) if config.fusion is not None else None
         self.output_norm = nn.Identity() if config.norm_place == "post" else self._norm(config.width)
+        self.working = config.depth
+        """How many blocks of the stack work; fewer only while a run grows (training/growth.py)."""
 
     def _norm(self, width: int) -> nn.Module:
         config = self.config
@@ -202,11 +204,11 @@ class Transformer(nn.Module):
         run.source = source
         if watch is not None:
             watch.keep(x_PD, layout)
-        last = config.depth - 1
+        last = self.working - 1
         in_last = at if self._last_can_choose() and watch is None else None
         named = None if self.fusion is None else self.fusion.begin(states.entity, layout, x_PD.dtype)
         full: tuple[Tensor, Layout] | None = None  # before the first halving
-        for layer in range(config.depth):
+        for layer in range(self.working):
             block = self.blocks[layer * config.blocks // config.depth]
             chosen = in_last if layer == last else None
             x_PD = block(x_PD, run, layer, chosen)
@@ -233,10 +235,21 @@ class Transformer(nn.Module):
         assert config.pattern == "causal", "tokens that were read before would have to see those to come"
         x_PD = self.entered(x_PD, layout)
         run = replace(self.begin(layout, compute_dtype(x_PD), None), past=past, source=source)
-        for layer in range(config.depth):
+        for layer in range(self.working):
             x_PD = self.blocks[layer * config.blocks // config.depth](x_PD, run, layer)
         past.length += layout.length
         return normed(self.output_norm, x_PD, run.real)
+
+    def grow(self, blocks: int) -> list[str]:
+        """Let so many blocks work; those that join begin as copies of the ones below them (stacking, Gong et al. 2019).
+        Returns the names of their parameters."""
+        joined: list[str] = []
+        for number in range(self.working, blocks):
+            new, below = self.blocks[number], self.blocks[number % self.working]
+            new.load_state_dict(below.state_dict(), strict=False)  # the first one may have no norm of its own
+            joined += [f"blocks.{number}.{name}" for name, _ in new.named_parameters()]
+        self.working = blocks
+        return joined
 
     def costs(self, length: int, last_share: float) -> list[tuple[str, int, float]]:
         """Name, parameters and forward FLOPs per token of each part, for documents of `length` tokens, when the last

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from encodery.config import load_config
+from encodery.data.languages import guess_language
 from encodery.data.sources import DataConfig, Sampled, SourceConfig, sample_rows, total_bytes
-from encodery.data.tokenizer_training import guess_language
 from encodery.errors import ConfigError, DataError, nearest
 from encodery.training.draft_columns import (
     TaskName,

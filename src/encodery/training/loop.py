@@ -7,81 +7,29 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, field_serializer
 from torch import Tensor
 
 from encodery.batch import Batch, Output
 from encodery.bricks.memory import keep_memory
-from encodery.config import Config
-from encodery.data.augment import AugmentConfig
 from encodery.data.loader import Loader, Place, Prefetched
+from encodery.encoders.transformer import Transformer
 from encodery.errors import ConfigError, DataError, TrainingError
 from encodery.model import Model
 from encodery.objectives.masked import Loss
 from encodery.training.adversary import Adversary
-from encodery.training.budget import Budget, BudgetField
-from encodery.training.compilation import CompileName
 from encodery.training.gradient_cache import Together, joint_gradients
 from encodery.training.gradients import Comparable, add_gradients
-from encodery.training.optim import Averaged, OptimConfig, make_optimizer
-from encodery.training.precision import Precision, PrecisionName
+from encodery.training.growth import Growth, GrowthConfig
+from encodery.training.optim import Averaged, make_optimizer
+from encodery.training.precision import Precision
+from encodery.training.training_config import MOST_BATCHES_A_STEP, TrainingConfig
 
 # This many steps in a row without a finite gradient end the run.
 MOST_SKIPPED = 20
-MOST_BATCHES_A_STEP = 4096
-
-
-class TrainingConfig(Config):
-    """How long and in which steps a model learns."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    budget: BudgetField = Field(default=Budget("epochs", 3.0), validate_default=False)
-    """When to stop: '10m', '2000 steps', '5M tokens', '3 epochs'. The schedule is stretched over it."""
-    batch_tokens: int = Field(default=4096, ge=64)
-    """Positions of a batch (P), constant through the run; rounded up to a multiple of the longest row."""
-    accumulate: int = Field(default=1, ge=1, le=MOST_BATCHES_A_STEP)
-    """Batches whose gradients are added up for one step, weighted by their tokens; objectives that compare texts look
-    at all of them together, as if they were one batch."""
-    optim: OptimConfig = OptimConfig()
-    average: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
-    average_last: int = Field(default=0, ge=0, le=100)
-    """At the end the mean of the weights at the last so many validations is tried as well, and kept when it is better
-    (checkpoint averaging, Vaswani et al. 2017, section 6.1); 0: not."""
-    keep: Literal["best", "latest"] = "latest"
-    """Which weights are kept. latest: of the last validation that is not worse than the best by more than its standard
-    error, so that chance does not choose an early one; best: of the best validation, though it be luck."""
-    consistency: float = Field(default=0.0, ge=0, le=100)
-    """Fine-tuning: weight of how far two answers under different dropout are apart (R-Drop, Liang et al. 2021); each
-    step then costs twice as much. 0: none."""
-    adversarial: float = Field(default=0.0, ge=0, le=10)
-    """The loss where the words of a document are moved against the model counts as well (Miyato et al. 2017); the move
-    as a share of the length of their vectors, such as 0.1. Each step then costs twice as much. 0: none."""
-    reset_blocks: int = Field(default=0, ge=0, le=1000)
-    """Fine-tuning: so many of the last blocks of the starting point begin anew (Zhang et al. 2021, section 4)."""
-    augment: AugmentConfig = AugmentConfig()
-    """How texts are changed at random each time they are seen."""
-    precision: PrecisionName = "auto"
-    """auto measures whether bf16 is faster here; fp32 and bf16 are used as said."""
-    compile: CompileName = "auto"
-    """Compile the encoder with torch.compile. auto: on a GPU, when the budget is long enough to earn it back."""
-    validations: int = Field(default=10, ge=0, le=1000)
-    """How often the validation data is scored during the run, to choose the weights that are kept."""
-    patience: int = Field(default=0, ge=0)
-    """Stop after this many validations without a better one; 0: never."""
-    expert_balance: float = Field(default=0.01, ge=0, le=10)
-    """For encoders with experts: how much it counts in the loss that all of them are used."""
-    save_every: float = Field(default=300.0, gt=0)
-    """Seconds between checkpoints."""
-
-    @field_serializer("budget")
-    def _written(self, budget: Budget) -> str:
-        return str(budget)
 
 
 class Objective(Protocol):
@@ -115,6 +63,7 @@ class TrainState:
     kept_score: float | None = None
     kept_step: int = 0
     without_gain: int = 0
+    blocks: int = 0
     validated_step: int = 0
     validated_progress: float = 0.0
     skipped: int = 0
@@ -144,7 +93,9 @@ class Fit:
     state: TrainState = field(default_factory=TrainState)
 
     def __post_init__(self) -> None:
-        self.optimizers = make_optimizer(self.model, self.config.optim, depth=len(self.model.encoder.blocks))
+        depth = len(self.model.encoder.blocks)
+        self.optimizers = make_optimizer(self.model, self.config.optim, depth=depth)
+        self.growth = Growth(self.config.growth or GrowthConfig(), depth=depth, batches=self.config.accumulate)
         self.averaged = Averaged(self.model, self.config.average) if self.config.average else None
         self.best: dict[str, Tensor] | None = None
         self.last: list[dict[str, Tensor]] = []
@@ -184,7 +135,8 @@ class Fit:
                 if self.stopping():
                     self.on_save(self)
                     return False
-                row = self._step([next(batches) for _ in range(self.config.accumulate)])
+                self._grow(self.growth.blocks_at(self.progress))
+                row = self._step([next(batches) for _ in range(self.growth.batches_at(self.progress))])
                 self.state.waited = waited_before + feed.waited
                 self.on_step(row)
                 if self._validation_due() and self._score():
@@ -194,7 +146,8 @@ class Fit:
                     last_save = time.perf_counter()
         finally:
             feed.close()
-        if self.validate is not None and self.state.validated_step < self.state.step:
+        self._grow(self.growth.sizes[-1])
+        if self.validate is not None and (self.state.validated_step < self.state.step or self.best is None):
             self._score()
         self._try_mean()
         return True
@@ -209,17 +162,21 @@ class Fit:
     def _feed(self) -> Iterator[tuple[Batch, Place]]:
         """Batches without end. Runs in the loader's thread, so it counts its own progress: masks then depend on
         what was fed, not on how far the other thread has come."""
-        place, tokens, fed = self.state.place, self.state.tokens, self.state.step * self.config.accumulate
+        place, tokens, steps = self.state.place, self.state.tokens, self.state.step
 
         def progress() -> float:
-            return self._share(self._elapsed(), fed // self.config.accumulate, tokens)
+            return self._share(self._elapsed(), steps, tokens)
 
+        left = self.growth.batches_at(progress())
         while True:
             empty = True
             for batch, following in self.loader.epoch(place, progress):
                 empty = False
                 tokens += batch.tokens
-                fed += 1
+                left -= 1
+                if not left:
+                    steps += 1
+                    left = self.growth.batches_at(progress())
                 yield batch, following
             if empty and place.window == 0:
                 raise DataError(
@@ -295,6 +252,24 @@ class Fit:
             )
         return losses
 
+    def _grow(self, blocks: int) -> None:
+        """Let so many blocks work from here on."""
+        encoder, state = self.model.encoder, self.state
+        if self.config.growth is None or self.config.growth.blocks is None:
+            return
+        assert isinstance(encoder, Transformer), "checked with the recipe"
+        if not state.blocks or encoder.working != state.blocks:  # the beginning, or a run that is resumed
+            encoder.working = state.blocks = state.blocks or blocks
+        if state.blocks < blocks:
+            joined = encoder.grow(blocks)
+            state.blocks = blocks
+            if self.averaged is not None:
+                self.averaged.take(self.model, [f"encoder.{name}" for name in joined])
+
+    @property
+    def _grown(self) -> bool:
+        return not self.state.blocks or self.state.blocks == self.growth.sizes[-1]
+
     def _sound(self, total: float, norm: float) -> bool:
         """A step whose loss or gradient is not a number changes nothing; many in a row end the run."""
         if math.isfinite(total) and math.isfinite(norm):
@@ -344,7 +319,7 @@ class Fit:
         with borrowed(self.model, self._candidate()):
             scores = self.validate(self.model)
         self._validation_seconds = time.perf_counter() - begin
-        if self.config.average_last:
+        if self.config.average_last and self._grown:
             found = {name: value.clone() for name, value in self._candidate().items()}
             self.last = [*self.last, found][-self.config.average_last :]
         # Its own time counts as progress, or a slow validation would be due again at once.
@@ -355,12 +330,13 @@ class Fit:
         if not math.isfinite(score):
             score = -math.inf  # worse than all others; nan would compare with none
         near = scores.get("standard_error", 0.0) if self.config.keep == "latest" else 0.0
-        if state.best_score is None or state.best_score - near < score:
+        # What is still small is neither kept nor compared with.
+        if self._grown and (state.best_score is None or state.best_score - near < score):
             state.kept_step, state.kept_score = state.step, score
             self.best = {name: value.clone() for name, value in self._candidate().items()}
-        if state.best_score is None or state.best_score < score:
+        if self._grown and (state.best_score is None or state.best_score < score):
             state.best_score, state.without_gain = score, 0
-        else:
+        elif self._grown:
             state.without_gain += 1
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
         self.on_score({**row, "kept_step": state.kept_step})

@@ -224,6 +224,12 @@ class Averaged:
         self.weights = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     @torch.no_grad()
+    def take(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Begin anew with the weights of these names as they are."""
+        for name in names:
+            self.weights[name].copy_(model.get_parameter(name))
+
+    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))

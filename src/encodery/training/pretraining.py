@@ -25,9 +25,10 @@ from encodery.model import Model, count, without_companions
 from encodery.objectives.knowledge import KnowledgeMasked
 from encodery.objectives.masked import Masked
 from encodery.trained import Task, Trained
-from encodery.training.loop import Fit, Objective, TrainingConfig
+from encodery.training.loop import Fit, Objective
 from encodery.training.recipe import PretrainConfig, Unlabelled
 from encodery.training.stage import unigram_entropy
+from encodery.training.training_config import TrainingConfig
 from encodery.training.unlabelled import check_texts, kept_task, same_tokenizer, title_of, unlabelled_objective
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import numpy as np
 from encodery.config import Resolved
 from encodery.data.composing import composer, of_one_row
 from encodery.data.corpus import Reading
+from encodery.data.languages import guess_language, script_shares
 from encodery.data.ledger import Ledger
 from encodery.data.rows import Row
 from encodery.data.sources import Split, columns, has_split, total_bytes
-from encodery.data.tokenizer_training import guess_language, script_shares
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
 from encodery.trained import Trained
 from encodery.training.preflight import reading_of

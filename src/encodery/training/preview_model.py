@@ -30,10 +30,10 @@ from encodery.objectives.tagging import Tagging, TaggingConfig
 from encodery.objectives.writing import WritingConfig
 from encodery.trained import Trained
 from encodery.training.entities import EntityKnowledge
-from encodery.training.loop import TrainingConfig
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.recipe import Recipe, Unlabelled
+from encodery.training.training_config import TrainingConfig
 from encodery.training.unlabelled import asked_share, unlabelled_readout
 from encodery.training.word_knowledge import with_file_width
 

@@ -33,8 +33,9 @@ from encodery.objectives.several import SeveralConfig
 from encodery.objectives.supervised import SupervisedConfig
 from encodery.objectives.tagging import TaggingConfig
 from encodery.objectives.writing import WritingConfig
-from encodery.training.loop import TrainingConfig
+from encodery.training.growth import growth_problems
 from encodery.training.optim import OptimConfig
+from encodery.training.training_config import TrainingConfig
 
 Unlabelled = (
     MaskedConfig
@@ -139,6 +140,24 @@ class Recipe(Config):
             raise ValueError("training.augment.delete and swap would move answers out of their places: set them to 0")
         if augment.used and self.data.knowledge is not None and self.data.knowledge.inject is not None:
             raise ValueError("training.augment does not go with data.knowledge.inject: branches hang on words")
+        return self
+
+    @model_validator(mode="after")
+    def _growth_fits(self) -> Recipe:
+        """Blocks grow where the encoder begins from fresh weights: in the first stage of a run."""
+        first = self.training if self.pretrain is None else self.pretrain.training
+        objective = self.objective if self.pretrain is None else self.pretrain.objective
+        for training in (first, self.training):
+            growth = training.growth
+            if growth is None:
+                continue
+            found = growth_problems(growth, self.encoder, training.accumulate)
+            if growth.blocks is not None and (training is not first or self.start_from is not None):
+                found.append("growth.blocks is for an encoder that begins from fresh weights")
+            if growth.blocks is not None and objective.kind in ("distil", "several"):
+                found.append(f"growth.blocks does not go with the objective {objective.kind}, which may compare blocks")
+            if found:
+                raise ValueError("; ".join(found))
         return self
 
     @model_validator(mode="after")

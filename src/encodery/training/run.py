@@ -41,12 +41,13 @@ from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
 from encodery.training.entities import EntityKnowledge
 from encodery.training.journal import Progress, read_journal
-from encodery.training.loop import Fit, Objective, OwnLoader, TrainingConfig
+from encodery.training.loop import Fit, Objective, OwnLoader
 from encodery.training.precision import choose_precision
 from encodery.training.pretraining import Pretraining, joint_loader
 from encodery.training.recipe import LabelledConfig, PretrainConfig, Recipe, Unlabelled
 from encodery.training.signals import StopRequest
 from encodery.training.stage import Stage
+from encodery.training.training_config import TrainingConfig
 from encodery.training.word_knowledge import WordKnowledge
 
 
