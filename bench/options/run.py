@@ -51,7 +51,7 @@ pretrain:
   data:
     - {{path: {data}/wikitext2/valid.txt}}
     - {{path: {data}/wikitext2/test.txt}}
-  training: {{budget: {pretrain_tokens}M tokens, batch_tokens: 2048, validations: 2}}
+  training: {{budget: {pretrain_tokens}M tokens, batch_tokens: 2048, validations: 2, growth: null}}
 objective: {{kind: classify, drop_rate: 0.1}}
 training: {{budget: 1 epochs, batch_tokens: 2048, validations: 1, optim: {{lr: 1e-3, schedule: linear, warmup: 0.1}}}}
 evaluation: {{compare: []}}

@@ -10,9 +10,11 @@ import torch
 
 from conftest import batch_of, make_fit, tiny_model
 from encodery.data.tokenizers import Tokenizer
+from encodery.encoders.options import TransformerConfig
+from encodery.encoders.recurrent_options import RecurrentConfig
 from encodery.encoders.transformer import Transformer
 from encodery.errors import ConfigError
-from encodery.training.growth import Growth, GrowthConfig
+from encodery.training.growth import Growth, GrowthConfig, settled
 from encodery.training.loop import Fit
 from encodery.training.recipe import Recipe
 
@@ -98,6 +100,16 @@ def test_a_run_too_short_to_grow_has_all_its_blocks_at_the_end(tokenizer: Tokeni
     assert fit.advance()
     assert isinstance(fit.model.encoder, Transformer) and fit.model.encoder.working == 4
     assert fit.best is not None
+
+
+def test_auto_grows_what_is_fresh_and_can_grow() -> None:
+    auto, deep = GrowthConfig(blocks="auto", until=0.4), TransformerConfig(depth=3)
+    assert settled(auto, deep, fresh=True) == GrowthConfig(blocks=1, until=0.4)
+    assert settled(auto, deep, fresh=False).blocks is None
+    for other in (TransformerConfig(depth=1), TransformerConfig(depth=3, distinct_blocks=1), RecurrentConfig()):
+        assert settled(auto, other, fresh=True).blocks is None
+    assert settled(None, deep, fresh=True) == GrowthConfig()
+    assert settled(GrowthConfig(blocks=2), deep, fresh=False).blocks == 2
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -121,7 +121,8 @@ class Finetuning:
         self._start_linear(model.readout)
         training = recipe.training
         validate = self._validate if self.validation is not None else None
-        fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed)
+        fresh = scratch or self.start is None
+        fit = run.fit(model, self.objective, self.text, self.tokenizer, training, validate, seed, fresh=fresh)
         title = "fine-tuning" if self.start is not None else "training"
         folder = run.folder
         if scratch:

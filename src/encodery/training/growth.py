@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from encodery.config import Config
 from encodery.encoders.options import TransformerConfig
 
+COMPARE_BLOCKS = ("distil", "several")
+"""Objectives that look at each block of the encoder, or may."""
+
 
 class GrowthConfig(Config):
     """What is small when a run begins, and when everything has its full size."""
 
-    blocks: int | None = Field(default=None, ge=1, le=1000)
+    blocks: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None = None
     """So many blocks of a Transformer work at first. Their number doubles until all do, and those that join begin as
-    copies of the ones below them (stacking, Gong et al. 2019); None: all from the beginning."""
+    copies of the ones below them (stacking, Gong et al. 2019); auto: 1, where an encoder begins from fresh weights and
+    can grow; None: all from the beginning."""
     batches: int | None = Field(default=None, ge=1)
     """So many batches make a step at first; it becomes evenly more, up to training.accumulate (Smith et al. 2018);
     None: as many from the beginning."""
@@ -29,9 +34,8 @@ class Growth:
     def __init__(self, config: GrowthConfig, *, depth: int, batches: int) -> None:
         self.config = config
         self.batches = batches
-        self.sizes = [depth]
-        if config.blocks is not None:
-            self.sizes = [config.blocks * 2**turn for turn in range(64) if config.blocks * 2**turn < depth] + [depth]
+        first = config.blocks if isinstance(config.blocks, int) else depth
+        self.sizes = [first * 2**turn for turn in range(64) if first * 2**turn < depth] + [depth]
 
     def batches_at(self, progress: float) -> int:
         """How many batches make a step."""
@@ -45,6 +49,19 @@ class Growth:
         turn = math.floor((len(self.sizes) - 1) * progress / self.config.until)
         return self.sizes[min(turn, len(self.sizes) - 1)]
 
+    def __str__(self) -> str:
+        """In words; empty when all blocks work from the beginning."""
+        sizes = ", ".join(map(str, self.sizes))
+        return f"blocks at work: {sizes}; all from {self.config.until:.0%} of the run on" if self.sizes[1:] else ""
+
+
+def settled(config: GrowthConfig | None, encoder: object, *, fresh: bool) -> GrowthConfig:
+    """With blocks: auto settled for an encoder of this config, which is `fresh` when it begins from fresh weights."""
+    config = config or GrowthConfig()
+    if config.blocks != "auto":
+        return config
+    return config.model_copy(update={"blocks": None if not fresh or _cannot_grow(encoder, 1) else 1})
+
 
 def growth_problems(config: GrowthConfig, encoder: object, batches: int) -> list[str]:
     """Why a run of this encoder, with so many batches a step at its end, cannot grow so."""
@@ -53,12 +70,17 @@ def growth_problems(config: GrowthConfig, encoder: object, batches: int) -> list
         found.append("growth needs blocks, batches or both: what is small at first")
     if config.batches is not None and batches <= config.batches:
         found.append(f"growth.batches {config.batches} must be fewer than accumulate, which is {batches}")
-    if config.blocks is None:
-        return found
+    if isinstance(config.blocks, int):
+        found += _cannot_grow(encoder, config.blocks)
+    return found
+
+
+def _cannot_grow(encoder: object, blocks: int) -> list[str]:
     if not isinstance(encoder, TransformerConfig):
-        return [*found, "growth.blocks is for encoder.kind: transformer"]
-    if encoder.depth <= config.blocks:
-        found.append(f"growth.blocks {config.blocks} must be fewer than encoder.depth, which is {encoder.depth}")
+        return ["growth.blocks is for encoder.kind: transformer"]
+    found: list[str] = []
+    if encoder.depth <= blocks:
+        found.append(f"growth.blocks {blocks} must be fewer than encoder.depth, which is {encoder.depth}")
     for name in ("distinct_blocks", "halve_after", "fusion"):
         if getattr(encoder, name):
             found.append(f"growth.blocks does not go with encoder.{name}, which counts the blocks")

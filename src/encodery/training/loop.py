@@ -223,6 +223,7 @@ class Fit:
             "accuracy": correct / max(terms, 1e-9),
             "learning_rate": share * self.config.optim.lr,
             "gradient_norm": norm,
+            **({"blocks": state.blocks} if len(self.growth.sizes) > 1 else {}),
             **parts,
         }
 
@@ -255,7 +256,7 @@ class Fit:
     def _grow(self, blocks: int) -> None:
         """Let so many blocks work from here on."""
         encoder, state = self.model.encoder, self.state
-        if self.config.growth is None or self.config.growth.blocks is None:
+        if len(self.growth.sizes) == 1:
             return
         assert isinstance(encoder, Transformer), "checked with the recipe"
         if not state.blocks or encoder.working != state.blocks:  # the beginning, or a run that is resumed

@@ -25,6 +25,7 @@ from encodery.model import Model, count, without_companions
 from encodery.objectives.knowledge import KnowledgeMasked
 from encodery.objectives.masked import Masked
 from encodery.trained import Task, Trained
+from encodery.training.growth import COMPARE_BLOCKS
 from encodery.training.loop import Fit, Objective
 from encodery.training.recipe import PretrainConfig, Unlabelled
 from encodery.training.stage import unigram_entropy
@@ -67,9 +68,8 @@ class Pretraining:
         if self.start is None:
             run.start_words(model, store, seed)
         validate = self._validate if self.validation is not None else None
-        fit = run.fit(
-            model, self.objective, self.text, self.tokenizer, self.training, validate, seed, described=self.described
-        )
+        given = (model, self.objective, self.text, self.tokenizer, self.training, validate, seed, self.described)
+        fit = run.fit(*given, fresh=self.start is None and self.config.kind not in COMPARE_BLOCKS)
         run.stage(fit, run.folder, f"pretraining on {title_of(self.config)}").run_into(model)
         task = kept_task(self.config, self.objective, run.recipe.data.long)
         record = self._record(fit, model)

@@ -30,6 +30,7 @@ from encodery.objectives.tagging import Tagging, TaggingConfig
 from encodery.objectives.writing import WritingConfig
 from encodery.trained import Trained
 from encodery.training.entities import EntityKnowledge
+from encodery.training.growth import COMPARE_BLOCKS, Growth, settled
 from encodery.training.preflight import reading_of, taken_sizes
 from encodery.training.preview_data import sample_tokenizer
 from encodery.training.recipe import Recipe, Unlabelled
@@ -158,6 +159,10 @@ def look_at_model(resolved: Resolved[Recipe], *, length: int | None = None) -> l
             model = Model(ModelConfig(frontend=frontend, encoder=encoder, readout=readout))
         training = stage.recipe.training
         positions = rounded_budget(training.batch_tokens, encoder.max_length)
+        fresh = not views and recipe.start_from is None and objective.kind not in COMPARE_BLOCKS
+        growth = settled(training.growth, encoder, fresh=fresh)
+        if said := str(Growth(growth, depth=encoder.depth, batches=training.accumulate)):
+            own_notes.append(f"{stage.name}: {said}")
         views.append(
             ModelView(
                 stage.name,

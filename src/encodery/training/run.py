@@ -40,6 +40,7 @@ from encodery.objectives.causal import CausalConfig
 from encodery.trained import Task, Trained
 from encodery.training.compilation import choose_compilation
 from encodery.training.entities import EntityKnowledge
+from encodery.training.growth import settled
 from encodery.training.journal import Progress, read_journal
 from encodery.training.loop import Fit, Objective, OwnLoader
 from encodery.training.precision import choose_precision
@@ -278,9 +279,10 @@ class Run:
         validate: Callable[[Model], dict[str, float]] | None,
         seed: int,
         described: Described | None = None,
+        fresh: bool = False,
     ) -> Fit:
         """A Fit over the training rows, its data order and masks drawn from `seed`; with `described` entities beside
-        the rows in every batch."""
+        the rows in every batch. `fresh`: the encoder has learned nothing yet, and may grow."""
         if not text.epoch_tokens and training.budget.kind == "epochs":
             raise ConfigError(
                 f"training.budget is {training.budget}, but a stream has no known end (data.tokens: streamed)",
@@ -296,6 +298,8 @@ class Run:
             loader = replace(loader, augment=Augment(training.augment, tokenizer, self.max_length))
         if isinstance(objective, OwnLoader):
             loader = objective.loader(loader)
+        growth = settled(training.growth, model.config.encoder, fresh=fresh)
+        training = training.model_copy(update={"growth": growth})
         compilation = choose_compilation(training.compile, self.device, training.budget, text.epoch_tokens)
         compilation.apply(model)
         self.progress.say(compilation.reason)

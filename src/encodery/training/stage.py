@@ -91,7 +91,13 @@ class Stage:
         return fit.final_weights()
 
     def _step_hook(self, journal: Journal) -> Callable[[dict[str, Any]], None]:
+        blocks = 0
+
         def on_step(row: dict[str, Any]) -> None:
+            nonlocal blocks
+            if blocks != row.get("blocks", 0):
+                blocks = row["blocks"]
+                self.progress.say(f"  step {row['step']:,}: {blocks} of {self.fit.growth.sizes[-1]} blocks work")
             state, done = self.fit.state, max(self.fit.progress, 1e-9)
             expected = state.step / min(1.0, done)
             every = max(1, int(expected / _JOURNALLED_STEPS))
