@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from encodery.batch import Batch, Output, States
+from encodery.bricks.products import products_in
 from encodery.config import Config
 from encodery.encoders.kinds import EncoderConfig, asks_for_ends, make_encoder
 from encodery.encoders.options import TransformerConfig
@@ -169,7 +170,7 @@ def count(module: nn.Module) -> int:
 def answering(model: Model, dtype: torch.dtype) -> Iterator[None]:
     """Inside, the model answers and does not learn: no dropout, no gradients, products in `dtype`."""
     model.eval()
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.inference_mode(), products_in(dtype, model.device):
         yield
 
 

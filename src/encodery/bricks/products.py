@@ -22,6 +22,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def products_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Inside this context matrix products run in `dtype`; weights, sums and the loss stay in float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 class Linear(nn.Linear):
     """`x W^T + b`: (..., inputs) -> (..., outputs). Parameters as those of `nn.Linear`, by the same names."""
 

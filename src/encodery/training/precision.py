@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from encodery.bricks.products import products_in
+
 PrecisionName = Literal["auto", "fp32", "bf16"]
 
 
@@ -20,7 +22,7 @@ class Precision:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Matrix products in `dtype`; weights, sums and the loss stay in float32."""
-        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        return products_in(self.dtype, device)
 
 
 def choose_precision(wanted: PrecisionName, device: torch.device) -> Precision:

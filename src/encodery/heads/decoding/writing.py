@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from encodery.batch import Batch, Sample, States
+from encodery.bricks.products import products_in
 from encodery.data.packing import BatchPlan, pack
 from encodery.data.tokenizers import Tokenizer
 from encodery.encoders.past import Past
@@ -177,7 +178,6 @@ def _in_inference(
     write: Callable[[Sequence[int]], list[list[Written]]],
     dtype: torch.dtype,
 ) -> list[list[Written]]:
-    device = model.device
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with torch.inference_mode(), products_in(dtype, model.device):
         groups = in_groups(sizes, options, ROWS_AT_ONCE, TOKENS_AT_ONCE)
         return all_written(len(sizes), groups, write)
