@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ COMPARE_BLOCKS = ("distil", "several")
 class GrowthConfig(Config):
     """What is small when a run begins, and when everything has its full size."""
 
+    shorthand: ClassVar[str] = "blocks"
     blocks: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None = None
     """So many blocks of a Transformer work at first. Their number doubles until all do, and those that join begin as
     copies of the ones below them (stacking, Gong et al. 2019); auto: 1, where an encoder begins from fresh weights and
