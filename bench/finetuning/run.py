@@ -62,9 +62,9 @@ HEAD = """\
 Made by `python bench/finetuning/run.py`. The same pretrained encoder of 3 blocks of 256 numbers for each set (of
 agnews some 4,000 rows have labels), then one change to the plain recipe of fine-tuning (AdamW at 1e-3, a tenth of
 warm-up, ten validations). Accuracy in percent on development rows that were neither trained on nor used to choose
-weights: mean and standard deviation of {seeds} seeds; and the gain over the plain recipe with its 95 % interval, which
-holds the chance of rows and seeds (rows are drawn anew, each with all its seeds). Time is that of fine-tuning, as a
-ratio to the plain recipe on this machine at that hour.
+weights: mean and standard deviation of the seeds ({seeds}); and the gain over the plain recipe with its 95 % interval,
+which holds the chance of rows and seeds (rows are drawn anew, each with all its seeds). Time is that of fine-tuning, as
+a ratio to the plain recipe on this machine at that hour.
 
 {date}, {hardware}, {versions}.
 
@@ -191,6 +191,8 @@ def write(found: dict[str, Any], seeds: int) -> None:
     versions = ", ".join(f"{package} {version}" for package, version in some["versions"].items())
     lines = [HEAD.format(seeds=seeds, date=some["date"], hardware=some["hardware"], versions=versions)]
     for name in SETS:
+        if not any(key.startswith(f"{name} | ") for key in found):
+            continue
         lines.append(f"## {name}\n\n| variant | accuracy | gain over plain | time |\n|---|---|---|---|\n")
         plain = [row for key, row in found.items() if key.startswith(f"{name} | plain |")]
         for variant in VARIANTS:

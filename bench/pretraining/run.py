@@ -214,7 +214,7 @@ class Bench:
         )
         record = self._train(text, folder)
         steps = [one for one in _journal(folder) if one.get("kind") == "step"]
-        main = record["main_metric"]
+        main = "masked_loss" if "masked_loss" in record["metrics"] else record["main_metric"]
         self.found["pretraining"][row] = {
             "minutes": steps[-1]["seconds"] / 60,
             "tokens": steps[-1]["tokens"],
