@@ -17,6 +17,7 @@ from encodery.config import load_config
 from encodery.errors import ConfigError, DataError, EncoderyError, Interrupted, WeightsError
 from encodery.evaluation.learning import told_auroc
 from encodery.evaluation.metrics import MEANINGS
+from encodery.training.growth import COMPARE_BLOCKS
 from encodery.training.loop import Fit
 from encodery.training.preview import check_learning, look_at_batch
 from encodery.training.preview_model import look_at_model, stages_of
@@ -105,6 +106,9 @@ def test_every_objective_from_recipe_to_folder_and_on_from_there(name: str, tmp_
     result = encodery.train(staged)
     first = encodery.load(tmp_path / "staged" / "pretrained").trained
     assert result.record.kind == "classification" and first.model.config.readout.kind == kept
+    # As a stage before labels an encoder grows from one block, but where the objective compares blocks.
+    journal = (tmp_path / "staged" / "pretrained" / "journal.jsonl").read_text(encoding="utf-8")
+    assert ('"blocks": 1' in journal and '"blocks": 2' in journal) == (objective["kind"] not in COMPARE_BLOCKS)
     # Fine-tuning has begun from the encoder that was pretrained: four steps leave it near, a fresh one is far.
     before, after = (one.model.state_dict() for one in (first, result.trained))
     for weight in ("encoder.blocks.1.mlp.inner.weight", "frontend.words.weight"):

@@ -141,7 +141,14 @@ def _quiet(recipe: Recipe) -> Recipe:
         update={"kind": "adamw", "lr": rate, "schedule": "linear", "warmup": 0.1, "weight_decay": 0.0}
     )
     training = recipe.training.model_copy(
-        update={"batch_tokens": LEARNING_POSITIONS, "accumulate": 1, "optim": optim, "average": 0.0, "validations": 0}
+        update={
+            "batch_tokens": LEARNING_POSITIONS,
+            "accumulate": 1,
+            "growth": None,
+            "optim": optim,
+            "average": 0.0,
+            "validations": 0,
+        }
     )
     return recipe.model_copy(update={"encoder": encoder, "objective": objective, "training": training})
 
