@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Container, Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import encodery
 
 
 def python(code: str, **environment: str) -> str:
@@ -31,36 +37,57 @@ def test_import_takes_under_a_second_and_loads_no_heavy_library() -> None:
     assert float(took) < 1.0 and heavy == "[]"
 
 
+PACKAGE = Path(encodery.__file__).parent
+
+
+def modules() -> dict[str, Path]:
+    """Every module by name."""
+    names = {file: (PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts) for file in PACKAGE.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): file for file, parts in names.items()}
+
+
+def imported_at_once(file: Path, known: Container[str]) -> Iterator[str]:
+    """What a module imports when it is imported itself: not inside functions, not for type checkers alone."""
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module is not None, f"{file}: imports are absolute here"
+            for name in node.names:  # a module of a package, or something that a module has
+                whole = f"{node.module}.{name.name}"
+                yield whole if whole in known else node.module
+        waiting += ast.iter_child_nodes(node)
+
+
+def packages_of(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:size]) for size in range(1, len(parts))}
+
+
 def test_every_module_can_be_imported_first() -> None:
-    """No import depends on another one having come before; and nothing is printed or warned about. The Keras encoder's
-    modules are imported by its own tests, where Keras is installed."""
-    code = (
-        "import pkgutil, encodery\n"
-        "names = [m.name for m in pkgutil.walk_packages(encodery.__path__, 'encodery.') if '__main__' not in m.name]\n"
-        "names = [name for name in names if '.keras_encoder.' not in name]\n"
-        "print(' '.join(names))"
-    )
-    names = python(code).split()
-    assert {"encodery.batch", "encodery.training.loop", "encodery.cli"} <= set(names)
-    # Each starts alone in a process forked after the foreign libraries are loaded, which is quick.
-    code = (
-        "import importlib, os, sys\n"
-        f"names = {names!r}\n"
-        "for name in names:\n"
-        "    importlib.import_module(name)\n"
-        "for name in [name for name in sys.modules if name.split('.')[0] == 'encodery']:\n"
-        "    del sys.modules[name]\n"
-        "for name in names:\n"
-        "    child = os.fork()\n"
-        "    if not child:\n"
-        "        try:\n"
-        "            importlib.import_module(name)\n"
-        "        except BaseException as error:\n"
-        "            sys.stderr.write(f'{name}: {error!r}'); sys.stderr.flush(); os._exit(1)\n"
-        "        os._exit(0)\n"
-        "    assert os.waitpid(child, 0)[1] == 0, name\n"
-    )
-    assert python(code) == ""
+    """No import goes in a circle, so none depends on another one having come before."""
+    files, needs = modules(), {}
+    assert {"encodery", "encodery.batch", "encodery.training.loop", "encodery.cli"} <= set(files)
+    for name, file in files.items():
+        found = set(imported_at_once(file, files)) & set(files)
+        # With a module come the packages that hold it, but for those that are there because they hold this one.
+        held = {package for other in found for package in packages_of(other)} - packages_of(name)
+        needs[name] = found | held - {name}
+    list(TopologicalSorter(needs).static_order())
+
+
+def test_imports_say_nothing() -> None:
+    """Nothing is printed or warned about. Neither the Keras encoder nor the program itself: its own tests import the
+    first where Keras is installed."""
+    names = [name for name in modules() if ".keras_encoder." not in name and "__main__" not in name]
+    assert python(f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)") == ""
 
 
 def test_one_thread_and_no_compiler_will_do() -> None:

@@ -29,7 +29,8 @@ def answer(case: Path, backend: str) -> None:
         keras.utils.set_random_seed(1)
         trained = trained.with_labels(["no", "yes", "maybe"], pooling="attention", hidden=True)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        trained.model.compile(optimizer=keras.optimizers.AdamW(0.01), loss=loss)
+        # XLA on TensorFlow compiles longer than these models learn.
+        trained.model.compile(optimizer=keras.optimizers.AdamW(0.01), loss=loss, jit_compile=backend == "jax")
         trained.model.fit(inputs, labels, epochs=3, verbose=0)
         trained.save(case / backend)
     states, answers = trained.model.encode(inputs), trained.model(inputs)

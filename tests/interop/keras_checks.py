@@ -36,6 +36,8 @@ LABELS: dict[str, Any] = {"kind": "document", "outputs": 2, "drop_rate": 0.0}
 TEXTS = ["the parcel is late", "the card was charged twice", "a warm and lovely film", "dull", "a cruel, cold story"]
 
 
+JIT = keras.backend.backend() == "jax"
+"""XLA on TensorFlow compiles longer than these models learn."""
 once = pytest.mark.once
 """What does not depend on the backend is run on TensorFlow alone: JAX takes long to compile."""
 
@@ -226,9 +228,8 @@ def test_every_weight_learns(encoder: dict[str, Any]) -> None:
     given = rows()
     given["segments"] = np.random.default_rng(0).integers(0, 2, given["ids"].shape)
     before = get_weights(model)
-    model.compile(
-        optimizer=keras.optimizers.SGD(1.0), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss=loss, jit_compile=JIT)
     model.fit(given, np.arange(8) % 2, batch_size=8, verbose=0)
     after = get_weights(model)
     unmoved = [name for name, value in before.items() if np.array_equal(value, after[name])]
@@ -242,9 +243,8 @@ def test_words_are_learned_without_those_of_padding() -> None:
     """Keras leaves out of the loss what the mask of the answers says."""
     keras.utils.set_random_seed(3)
     model, given = model_of(depth=1), rows()
-    model.compile(
-        optimizer=keras.optimizers.Adam(0.01), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=entropy, jit_compile=JIT)
     padded = {"ids": np.where(given["mask"], given["ids"], 0)}
     loss = model.evaluate(padded, given["ids"], batch_size=8, verbose=0)
     scores = numbers(keras.ops.log_softmax(model(given), axis=-1))
