@@ -5,7 +5,8 @@ tokenizer: every objective, and masked tokens with other optimizers, starts, dep
 is fine-tuned on three tasks, three seeds each, by one recipe.
 The row "nothing" begins fine-tuning from fresh weights, "co-occurrence alone" from embeddings that counts of the same
 texts gave. $ENCODERY_DATA names the folder of the data sets. Every fine-tuning is kept as soon as it is done: the same
-command goes on where it was stopped. --quick only checks that everything runs; its figures go to
+command goes on where it was stopped. --size base is for a graphics card: 12 blocks of 768 numbers, ten minutes, all
+English text of the data sets; its table is BASE.md. --quick only checks that everything runs; its figures go to
 runs/pretraining-quick.
 """
 
@@ -22,6 +23,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from encodery.encoders.options import TransformerConfig
 
 HERE = Path(__file__).parent
 
@@ -83,22 +86,14 @@ CHOICES: dict[str, Row] = {
     "6 blocks, grown from 3": Row(encoder={"depth": 6}, training={"growth": {"blocks": 3}}),
     "1 block": Row(encoder={"depth": 1}),
 }
-ROWS = OBJECTIVES | CHOICES
-CORPUS = """\
-  train:
-    - {{path: {data}/agnews/train.jsonl, text: [title, text]}}
-    - {{path: {data}/brown/train.txt, documents: blank}}
-    - {{path: {data}/wikitext2/valid.txt, documents: blank}}
-    - {{path: {data}/wikitext2/test.txt, documents: blank}}
-  validation_share: 0.02
-"""
+OF_BASE = {"12 blocks, grown from 1": Row(training={"growth": {"blocks": 1}})}
+ROWS = OBJECTIVES | CHOICES | OF_BASE
 PRETRAIN = """\
 name: pretraining
 output: {output}
 cache: {work}/cache
 seed: {seed}
-data:
-{corpus}
+data: {{train: {corpus}, validation_share: 0.02}}
 tokenizer: {{path: {work}/tokenizer.json}}
 frontend: {frontend}
 encoder: {encoder}
@@ -120,7 +115,7 @@ data:
 tokenizer: {{path: {work}/tokenizer.json}}
 encoder: {encoder}
 objective: {objective}
-training: {{budget: {budget}, batch_tokens: 1024, validations: 4, optim: {{lr: 1e-3, schedule: linear, warmup: 0.1}}}}
+training: {{budget: {budget}, batch_tokens: 1024, validations: 4, optim: {{lr: {lr}, schedule: linear, warmup: 0.1}}}}
 evaluation: {{compare: []}}
 """
 
@@ -144,6 +139,62 @@ TASKS = {
         "text: tokens\n  tags: upos", "5 epochs", 0.25, "{kind: tag, scheme: none, drop_rate: 0.1}", "tag_accuracy"
     ),
 }
+Texts = dict[str, dict[str, Any]]
+"""Files by their place below $ENCODERY_DATA, with what a recipe says of them."""
+NEWS_AND_BROWN: Texts = {
+    "agnews/train.jsonl": {"text": ["title", "text"]},
+    "brown/train.txt": {"documents": "blank"},
+    "wikitext2/valid.txt": {"documents": "blank"},
+    "wikitext2/test.txt": {"documents": "blank"},
+}
+ALL_ENGLISH: Texts = {
+    **NEWS_AND_BROWN,
+    **{
+        f"{name}/train.jsonl": {"text": "text"}
+        for name in ("sst2", "movie_reviews", "scicite", "chemprot", "banking77")
+    },
+    **{f"{name}/train.jsonl": {"text": "tokens"} for name in ("ud_ewt", "conll2003", "snips")},
+    "subjqa/train.jsonl": {"text": ["question", "context"]},
+    "scitldr/train.jsonl": {"text": "source"},
+    "stsb_en/train.jsonl": {"text": ["text_a", "text_b"]},
+    "multi30k/train.jsonl": {"text": "en"},
+    "cranfield/corpus.jsonl": {"text": ["title", "text"]},
+}
+"""But for test rows of the tasks below."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is: the texts, the encoder, the steps; and which rows are asked for."""
+
+    texts: Texts
+    words: str
+    encoder: dict[str, Any]
+    rows: tuple[str, ...]
+    vocabulary: int = 8000
+    minutes: float = 5.0
+    batch_tokens: int = 2048
+    lr: float = 1e-3
+    """Of fine-tuning."""
+    table: str = "RESULTS.md"
+    figures: str = "results.json"
+
+
+SIZES = {
+    "small": Size(NEWS_AND_BROWN, "agnews, Brown, part of Wikitext-2", ENCODER, tuple(OBJECTIVES | CHOICES)),
+    "base": Size(
+        ALL_ENGLISH,
+        "all English ones of the data sets, without test rows",
+        {"preset": "base", "max_length": 128, "drop_rate": 0.1},
+        ("nothing", "co-occurrence alone", "**masked tokens**", *OF_BASE),
+        vocabulary=16000,
+        minutes=10.0,
+        batch_tokens=32768,
+        lr=2e-4,
+        table="BASE.md",
+        figures="base.json",
+    ),
+}
 OF_OBJECTIVES = """
 ## Objectives
 
@@ -152,8 +203,8 @@ Settings are those of masked tokens for all, tuned for none.
 OF_CHOICES = """
 ## Masked tokens, learned in other ways
 
-One change each to the row of masked tokens: 3 blocks of 256 numbers, 25 % of the tokens hidden, embeddings from
-co-occurrence counts, Muon, 2,048 positions a step.
+One change each to the row of masked tokens: {encoder}, 25 % of the tokens hidden, embeddings
+from co-occurrence counts, Muon, {batch_tokens:,} positions a step.
 """
 COLUMNS = """
 | row | {tasks} | mean | tokens read, M | says of itself |
@@ -162,8 +213,8 @@ COLUMNS = """
 HEAD = """\
 # What pretraining is worth in the same time
 
-Made by `python bench/pretraining/run.py`. {minutes:g} minutes of wall-clock time for each row, start of the embeddings
-included, on the same texts ({words}), then the same fine-tuning on each task with
+Made by `python bench/pretraining/run.py{command}`. {minutes:g} minutes of wall-clock time for each row,
+start of the embeddings included, on the same texts ({words}), then the same fine-tuning on each task with
 {seeds} seeds: sentiment of sst2, topics of agnews with some 4,000 labels, parts of speech of ud_ewt with some 3,000
 sentences; from scratch, no outside weights. Test accuracy in percent: the mean over the seeds, and in brackets the mean
 of their 95 % intervals (bootstrap over test rows); +- is the standard deviation over seeds. The pretraining seed is
@@ -180,12 +231,15 @@ class Bench:
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked = asked
         self.data = Path(os.environ["ENCODERY_DATA"]).resolve()
-        name = "pretraining-quick" if asked.quick else "pretraining"
-        self.work = Path("runs").resolve() / name
+        self.size = SIZES[asked.size]
+        self.minutes = asked.minutes or self.size.minutes
+        name = "pretraining" if asked.size == "small" else f"pretraining-{asked.size}"
+        self.work = Path("runs").resolve() / (f"{name}-quick" if asked.quick else name)
         self.work.mkdir(parents=True, exist_ok=True)
         self.place = self.work if asked.quick else HERE
         self.tasks = TASKS
-        self.figures = self.place / "results.json"
+        self.texts = self.work / "texts.txt"
+        self.figures = self.place / self.size.figures
         self.found: dict[str, Any] = {"pretraining": {}, "finetuning": {}}
         if self.figures.exists():
             self.found = json.loads(self.figures.read_text(encoding="utf-8"))
@@ -194,18 +248,23 @@ class Bench:
         """One for all rows, from the texts that all of them read."""
         if (self.work / "tokenizer.json").exists():
             return
-        texts = self.work / "texts.txt"
-        with texts.open("w", encoding="utf-8") as out:
-            for line in (self.data / "agnews" / "train.jsonl").read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                out.write(f"{row['title']} {row['text']}\n")
-            for name in ("brown/train.txt", "wikitext2/valid.txt", "wikitext2/test.txt"):
-                out.write((self.data / name).read_text(encoding="utf-8"))
-        command = [sys.executable, "-m", "encodery", "tokenizer", str(texts), "--vocab-size", "8000"]
-        subprocess.run([*command, "--output", str(self.work)], check=True)
+        with self.texts.open("w", encoding="utf-8") as out:
+            for file, how in self.size.texts.items():
+                written = (self.data / file).read_text(encoding="utf-8")
+                if "text" not in how:
+                    out.write(written)
+                    continue
+                names = [how["text"]] if isinstance(how["text"], str) else how["text"]
+                for row in map(json.loads, written.splitlines()):
+                    parts = [row[name] if isinstance(row[name], str) else " ".join(row[name]) for name in names]
+                    out.write(f"{' '.join(parts)}\n")
+        command = [sys.executable, "-m", "encodery", "tokenizer", str(self.texts)]
+        asked = ["--vocab-size", str(self.size.vocabulary), "--output", str(self.work)]
+        subprocess.run([*command, *asked], check=True)
 
     def encoder(self, row: str) -> dict[str, Any]:
-        return ENCODER | ROWS[row].encoder
+        small = {"preset": "tiny"} if self.asked.quick else {}
+        return self.size.encoder | small | ROWS[row].encoder
 
     def pretrain(self, row: str) -> Path | None:
         """The model folder of a row, learned now or before; None for nothing."""
@@ -215,14 +274,15 @@ class Bench:
         folder = self.work / _slug(row) / "pretrained"
         if row in self.found["pretraining"] and (folder / "config.json").exists():
             return folder
-        training = {"budget": f"{60 * self.asked.minutes:g}s", "batch_tokens": 2048, "validations": 1, **asked.training}
+        steps = {"budget": f"{60 * self.minutes:g}s", "batch_tokens": self.size.batch_tokens, "validations": 1}
+        training = {**steps, **asked.training}
         if self.asked.quick:
-            training["budget"] = "8 steps"
+            training |= {"budget": "8 steps", "batch_tokens": 512}
         text = PRETRAIN.format(
             output=folder,
             work=self.work,
             seed=self.asked.seed,
-            corpus=CORPUS.format(data=self.data),
+            corpus=json.dumps([{"path": str(self.data / file), **how} for file, how in self.size.texts.items()]),
             frontend=json.dumps(asked.frontend),
             encoder=json.dumps(self.encoder(row) | {"drop_rate": asked.drop_rate}),
             objective=json.dumps(asked.objective),
@@ -236,7 +296,7 @@ class Bench:
             "tokens": steps[-1]["tokens"],
             "metric": [main, record["metrics"].get(main, {}).get("value")],
             "asked": training["budget"],
-            "hardware": f"{record['hardware']['cpu']}, {record['hardware']['threads']} threads",
+            "hardware": record["hardware"].get("gpu") or "{cpu}, {threads} threads".format(**record["hardware"]),
             "versions": record["versions"],
             "date": time.strftime("%Y-%m-%d"),
         }
@@ -261,6 +321,7 @@ class Bench:
             columns=asked.columns,
             objective=asked.objective,
             encoder=json.dumps(self.encoder(row)),
+            lr=self.size.lr,
             budget="5 steps" if self.asked.quick else asked.budget,
         )
         record = self._train(text, folder)
@@ -288,7 +349,8 @@ class Bench:
         known = list(self.found["pretraining"].values())
         parts: list[str] = []
         columns = COLUMNS.format(tasks=" | ".join(self.tasks), rules="---|" * len(self.tasks))
-        for title, rows in ((OF_OBJECTIVES, OBJECTIVES), (OF_CHOICES, CHOICES)):
+        choices = OF_CHOICES.format(encoder=_in_words(self.size.encoder), batch_tokens=self.size.batch_tokens)
+        for title, rows in ((OF_OBJECTIVES, OBJECTIVES), (choices, CHOICES | OF_BASE)):
             lines = [line for row in rows if (line := self._line(row)) is not None]
             if lines:
                 parts.append(title + columns + "\n".join(lines) + "\n")
@@ -296,14 +358,15 @@ class Bench:
             return
         versions = ", ".join(f"{name} {version}" for name, version in known[-1]["versions"].items())
         head = HEAD.format(
-            minutes=self.asked.minutes,
-            words="agnews, Brown, part of Wikitext-2: 13 MB",
+            command="" if self.asked.size == "small" else f" --size {self.asked.size}",
+            minutes=self.minutes,
+            words=f"{self.size.words}: {self.texts.stat().st_size / 1e6:.0f} MB",
             seeds=self.asked.seeds,
             date=known[-1]["date"],
             hardware=known[-1]["hardware"],
             versions=versions,
         )
-        (self.place / "RESULTS.md").write_text(head + "".join(parts), encoding="utf-8")
+        (self.place / self.size.table).write_text(head + "".join(parts), encoding="utf-8")
 
     def _line(self, row: str) -> str | None:
         """One row of the table; None until all of its tasks have a number."""
@@ -336,6 +399,12 @@ def _with_interval(means: list[float]) -> str:
     return f"{mean:.1f} ({mean - half:.1f} to {mean + half:.1f})"
 
 
+def _in_words(encoder: dict[str, Any]) -> str:
+    """3 blocks of 256 numbers."""
+    preset = TransformerConfig.presets[encoder["preset"]]
+    return f"{encoder.get('depth', preset['depth'])} blocks of {preset['width']} numbers"
+
+
 def _slug(row: str) -> str:
     return "".join(char if char.isalnum() else "-" for char in row.lower()).strip("-")
 
@@ -348,14 +417,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="by default all")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and stop")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of pretraining, for each row (default 5)")
+    parser.add_argument("--minutes", type=float, help="of pretraining, for each row (default 5, of base 10)")
+    parser.add_argument("--size", choices=list(SIZES), default="small", help="base: for a graphics card")
     parser.add_argument("--seeds", type=int, default=3, help="of fine-tuning, for each task (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="of pretraining (default 1)")
     parser.add_argument("--quick", action="store_true", help="a few steps of each: does everything run?")
     asked = parser.parse_args()
     if asked.list:
-        sys.exit("\n".join(ROWS))
-    if unknown := [row for row in asked.rows if row not in ROWS]:
+        sys.exit("\n".join(SIZES[asked.size].rows))
+    if unknown := [row for row in asked.rows if row not in SIZES[asked.size].rows]:
         sys.exit(f"no row {', '.join(unknown)}; --list prints the names")
     if "ENCODERY_DATA" not in os.environ:
         sys.exit("set ENCODERY_DATA to the folder that holds agnews/, brown/, wikitext2/, sst2/ and ud_ewt/")
@@ -363,7 +433,7 @@ def main() -> None:
         asked.seeds = 1
     bench = Bench(asked)
     bench.tokenizer()
-    for row in asked.rows or ROWS:
+    for row in asked.rows or bench.size.rows:
         start = bench.pretrain(row)
         for task in bench.tasks:
             for seed in range(1, asked.seeds + 1):
