@@ -15,6 +15,7 @@ from encodery.evaluation.questions import (
     best_threshold,
     each_f1,
     exact_match,
+    fit_answer_mix,
     no_answer,
     overlap_f1,
     score_answers,
@@ -91,6 +92,34 @@ def test_the_best_threshold_is_that_of_trying_all(rows: list[tuple[float, bool, 
     tried = [each_f1(candidates.above(level), right).mean() for level in (-9.0, -0.5, 0.25, 1.0, 2.5, 9.0)]
     assert best == pytest.approx(max(tried))
     assert each_f1(candidates.above(threshold), right).mean() == pytest.approx(best)
+
+
+def test_the_one_that_tells_where_answering_pays_weighs_more() -> None:
+    """The linear answer knows which questions have an answer; the scores of spans say nothing, or the opposite."""
+    rng = np.random.default_rng(1)
+    there = rng.random(400) < 0.5
+    right = [["red fox"] if is_there else [] for is_there in there]
+    candidates = Candidates(["red fox"] * 400, rng.normal(size=400))
+    own, linear = fit_answer_mix(candidates, there + rng.normal(size=400), right)
+    assert linear > 3 * own >= 0
+    contrary = Candidates(candidates.texts, -3.0 * there + candidates.scores)
+    assert fit_answer_mix(contrary, there + rng.normal(size=400), right)[0] == 0
+
+
+def test_wrong_answers_are_no_reason_to_answer() -> None:
+    """Half of the questions that have an answer get a wrong one: only what tells these from the rest weighs."""
+    rng = np.random.default_rng(2)
+    kind = rng.integers(0, 3, size=600)  # 0 no answer, 1 answered wrongly, 2 rightly
+    right = [["red fox"] if one else [] for one in kind]
+    texts = ["red fox" if one == 2 else "hen" for one in kind]
+    own, linear = fit_answer_mix(Candidates(texts, 1.0 * (kind == 2)), 1.0 * (kind == 1), right)
+    assert own > 1 and linear == 0
+
+
+def test_without_anything_to_tell_apart_both_weigh_the_same() -> None:
+    for right in ([["fox"]] * 4, [[]] * 4, [[], ["fox"]]):
+        candidates = Candidates(["hen"] * len(right), np.arange(len(right)) * 1.0)
+        assert fit_answer_mix(candidates, np.zeros(len(right)), right) == [0.5, 0.5]
 
 
 def test_scores_with_their_parts() -> None:

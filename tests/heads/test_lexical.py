@@ -116,3 +116,46 @@ def test_only_the_four_longest_sizes_of_runs_are_features() -> None:
     scores = spelled([("", False), ("abcdefgh", False)], 6)
     batch = with_word_starts(batch_of_ids([[[1]]], 4), [True])
     assert len(scores.features(batch)[1]) == 1 + (6 + 5 + 4 + 3)  # the token, and runs of 3, 4, 5 and 6 letters
+
+
+def pair_of_ids(pairs: list[tuple[list[int], list[int]]], length: int = 32) -> Batch:
+    """Pairs of texts, a document each, one after the other in one row."""
+    batch = batch_of_ids([[first + second for first, second in pairs]], length)
+    segment = torch.zeros(batch.layout.positions, dtype=torch.int64)
+    for start, (first, second) in zip(batch.layout.starts.tolist(), pairs):
+        segment[start + len(first) : start + len(first) + len(second)] = 1
+    return Batch({**batch.values, "segment": segment}, batch.layout)
+
+
+def test_each_text_of_a_pair_has_runs_of_its_own_and_both_share_some() -> None:
+    """5 6 and 6 7 9: two tokens and a pair, three tokens and two pairs, the 6 that both have, and how much that is."""
+    scores = LexicalScores(2, longest=2, buckets=1 << 20, sides=True)
+    _, feature, value = scores.features(pair_of_ids([([5, 6], [6, 7, 9])]))
+    assert len(feature) == 3 + 5 + 1 + 1 and len(set(feature.tolist())) == len(feature)
+    # Rarities are all 1 here: the shorter text has three runs, one of which is shared.
+    share = 3**-0.5
+    torch.testing.assert_close(value.sort().values, torch.tensor([5**-0.5] * 5 + [share] * 5).sort().values)
+    swapped = scores.features(pair_of_ids([([6, 7, 9], [5, 6])]))[1]
+    # What is shared does not tell the sides apart; of the rest only the 6 stands on both.
+    assert len(set(feature.tolist()) & set(swapped.tolist())) == 2 + 2
+    apart = scores.features(pair_of_ids([([5, 6], [7, 9])]))
+    assert apart[2][-1] == 0 and len(apart[1]) == 3 + 3 + 1
+
+
+def test_what_pairs_share_is_counted_by_itself() -> None:
+    """6 is shared twice, 5 once: a feature of a single document says nothing, but that there are some does."""
+    known = pair_of_ids([([5, 6], [6, 7]), ([6, 8], [6, 9]), ([5, 8], [5, 7])])
+    scores = LexicalScores(2, longest=1, buckets=1 << 20, sides=True)
+    scores.count([known])
+    shared = {n: int(scores._of_kind(scores._bucket(torch.tensor(n)), 2)) for n in (5, 6)}
+    assert scores.rarity[shared[6]] == pytest.approx(math.log(4 / 3) + 1) and scores.rarity[shared[5]] == 0
+    assert scores.rarity[int(scores._of_kind(torch.tensor(0), 3))] == pytest.approx(1.0)
+
+
+def test_a_neighbouring_pair_changes_nothing() -> None:
+    scores = LexicalScores(2, longest=2, buckets=1 << 12, sides=True)
+    torch.nn.init.normal_(scores.weight, generator=torch.Generator().manual_seed(1))
+    pairs = [([5, 6, 7], [6, 7]), ([4], [5, 6, 4, 4]), ([9, 9], [3])]
+    together = scores(pair_of_ids(pairs))
+    for number, pair in enumerate(pairs):
+        torch.testing.assert_close(together[number], scores(pair_of_ids([pair]))[0])

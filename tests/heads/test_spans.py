@@ -23,6 +23,7 @@ from encodery.heads.spans import (
     null_scores,
     probabilities,
     span_mask,
+    weighed,
 )
 from encodery.objectives.questions import Questions, QuestionsConfig, whole_answers
 
@@ -208,6 +209,29 @@ def test_probabilities_of_spans_and_of_no_answer() -> None:
     assert none == pytest.approx(0.2)
     assert probabilities(np.zeros(0))[1] == 1.0
     assert probabilities(np.array([4.0]), temperature=1e9)[1] == pytest.approx(0.5)
+
+
+def test_a_linear_answer_weighs_in_on_whether_there_is_one() -> None:
+    found = FoundSpans(
+        owner=np.array([0, 0, 2]), start=np.array([3, 5, 1]), stop=np.array([4, 6, 2]),
+        score=np.array([math.log(2.0), 0.0, -1.0]), null=np.zeros(3),
+    )  # fmt: skip
+    both = weighed(found, np.array([-1.0, 7.0, 4.0]), np.array([0.5, 2.0]))
+    np.testing.assert_allclose(both.score, [0.5 * math.log(2.0) - 2.0, -2.0, 7.5])
+    assert weighed(found, None, None) is found
+
+
+def test_the_linear_answer_speaks_up_when_learning_is_over() -> None:
+    batch = make_batch(DOCUMENTS)
+    batch.values["segment"] = torch.zeros_like(batch.values["ids"])
+    readout = SpanReadout(SpanReadoutConfig(ngrams=1, ngram_buckets=256), 8)
+    readout.initialise(torch.Generator().manual_seed(2))
+    assert readout.lexical is not None
+    readout.lexical.bias.copy_(torch.tensor([1.0, 3.5]))
+    states = States(torch.zeros(batch.layout.positions, 8), batch.layout)
+    assert readout(states, batch).parts == ()
+    (odds,) = readout.eval()(states, batch).parts
+    torch.testing.assert_close(odds, torch.full((len(DOCUMENTS),), 2.5))
 
 
 def of_one(batch: Batch, document: int) -> Layout:

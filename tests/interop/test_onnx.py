@@ -126,7 +126,7 @@ def test_letters_find_the_same_words(kind: str, paired: bool, tmp_path: Path) ->
     """Runs of letters know where words begin: that must come out of the numbers of the words, for every tokenizer."""
     texts = [text for text, _ in make_texts(300)] + ["  two  spaces ", "école et café", "这家酒店 很好"] * 5
     tokenizer = train_tokenizer(texts, TokenizerConfig(kind=kind, vocab_size=400), seed=1)  # type: ignore[arg-type]
-    readout = {"kind": "document", "outputs": 3, "ngrams": 1, "letters": 4, "ngram_buckets": 4096}
+    readout = {"kind": "document", "outputs": 3, "ngrams": 1, "letters": 4, "ngram_buckets": 4096, "sides": paired}
     trained = trained_with(tokenizer, {"paired": paired}, readout=readout)
     with torch.no_grad():
         trained.model.readout.mix[0] = 0.0  # type: ignore[union-attr,index]

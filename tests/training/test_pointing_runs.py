@@ -134,6 +134,20 @@ def test_questions_from_recipe_to_answer(answering: tuple[RunResult, Path], answ
     assert record.kind == "answers"
 
 
+def test_a_linear_answer_tells_whether_there_is_one(tmp_path: Path) -> None:
+    """With an encoder that has hardly learned: whether the text has a name or a place is told by its words alone."""
+    asked = {"overlap": 4, "ngrams": 2, "ngram_buckets": 4096}
+    result = encodery.train(recipe(tmp_path, "answer", objective=asked, training={"budget": "3 steps"}))
+    answerer = encodery.load(result.folder)
+    told = answerer.predict([("the dog mister Kim in Rome", "who is it"), ("the dog saw a house", "who is it")], top=99)
+    with_name, without = (
+        next(one["probability"] for one in [answer, *answer["alternatives"]] if not one["answer"]) for answer in told
+    )
+    assert with_name < without - 0.1
+    assert "the encoder alone" in result.record.comparison[-1].note
+    assert evaluate(result.folder, tmp_path / "dev.jsonl").metric().value == pytest.approx(metric(result), abs=1e-6)
+
+
 def test_a_long_text_is_read_in_windows_to_its_end(answerer: Predictor) -> None:
     context = " ".join(FILL * 8) + " mister Tom saw a dog"
     (told,) = answerer.predict([{"text": context, "question": "who is it"}])

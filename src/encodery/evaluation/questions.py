@@ -111,6 +111,24 @@ def best_threshold(candidates: Candidates, right: Sequence[Sequence[str]]) -> tu
     return float(edges[best]), float(totals[best]) / rows
 
 
+def fit_answer_mix(candidates: Candidates, linear: Array, right: Sequence[Sequence[str]]) -> list[float]:
+    """What the scores of the best answers and a linear answer (N,) weigh, added up, to tell where answering pays.
+
+    Logistic regression on whether there is an answer, where a row counts by what is at stake: its F1 if there is one,
+    all where there is none (cost-proportionate weighting, Zadrozny et al. 2003). Where nothing is to be told apart both
+    weigh the same.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    answerable = np.array([any(map(answer_words, answers)) for answers in right])
+    stake = np.where(answerable, each_f1(candidates.texts, right), 1.0)
+    told = np.clip(np.stack([candidates.scores, linear], axis=1), -20.0, 20.0)
+    if not (answerable & (stake > 0)).any() or answerable.all():
+        return [0.5, 0.5]
+    weights = LogisticRegression(C=100.0).fit(told, answerable, sample_weight=stake).coef_[0]
+    return [0.5, 0.5] if weights.max() <= 0 else np.clip(weights, 0.0, None).tolist()
+
+
 def score_answers(
     given: Sequence[str],
     right: Sequence[Sequence[str]],

@@ -28,6 +28,8 @@ class LexicalScores(nn.Module):
     Features are runs of up to `longest` tokens, and runs of `letters` - 3 to `letters` letters across tokens, with a
     space before words (0: none). `rarity` (buckets,) is log((1 + documents) / (1 + documents with it)) + 1 of each
     feature, 0 for one seen in a single document only; a document's features are scaled to length 1.
+    With `sides` each text of a pair has features of its own, scaled by themselves; beside them stand those that both
+    texts share, and how much of the shorter text they are: what a linear answer could not know otherwise.
     `spelling` (V, 1 + MOST_LETTERS) holds the letters of each token, -1 behind the last; its first column is the
     space before a word, -1 for tokens that have none.
     """
@@ -35,11 +37,14 @@ class LexicalScores(nn.Module):
     rarity: Tensor
     spelling: Tensor
 
-    def __init__(self, outputs: int, *, longest: int, buckets: int, letters: int = 0, vocabulary: int = 0) -> None:
+    def __init__(
+        self, outputs: int, *, longest: int, buckets: int, letters: int = 0, vocabulary: int = 0, sides: bool = False
+    ) -> None:
         super().__init__()
         assert not letters or vocabulary, "runs of letters need the number of tokens to spell"
         self.longest = longest
         self.letters = letters
+        self.sides = sides
         self.buckets = buckets
         self.weight = nn.Parameter(torch.zeros(buckets, outputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False)
@@ -62,11 +67,48 @@ class LexicalScores(nn.Module):
         return scores + self.bias
 
     def features(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What each document has, sorted: its number, the bucket and the value, (features,) each."""
+        """What each document has: its number, the bucket and the value, (features,) each."""
+        if self.sides:
+            return self._features_of_sides(batch)
         document, feature = self._distinct(batch)
-        value = self.rarity[feature]
-        squares = torch.zeros(batch.layout.documents, device=value.device).index_add(0, document, value.square())
-        return document, feature, value / squares.sqrt().clamp(min=1e-6)[document]
+        value, _ = self._scaled(self.rarity[feature], document, batch.layout.documents)
+        return document, feature, value
+
+    def _features_of_sides(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of the first text, of the second, those that both share, and the share of them, a feature each."""
+        documents = batch.layout.documents
+        text, bucket = self._distinct(batch)
+        document, side = text // 2, text % 2
+        own = self._of_kind(bucket, side)
+        value, length = self._scaled(self.rarity[own], text, 2 * documents)
+        # Told from the text with less in it: of a question and a page, how much of the question the page holds.
+        shorter = length.view(documents, 2).argmin(1)
+        shared = self._in_both(document, bucket) & (side == shorter[document])
+        both, of_both, weight = document[shared], self._of_kind(bucket[shared], 2), value[shared]
+        held = torch.zeros(documents, device=value.device).index_add(0, both, weight.square()).sqrt()
+        every = torch.arange(documents, device=value.device)
+        constant = self._of_kind(torch.zeros_like(every), 3)
+        return (
+            torch.cat([document, both, every]),
+            torch.cat([own, of_both, constant]),
+            torch.cat([value, weight * (self.rarity[of_both] > 0), held]),
+        )
+
+    def _scaled(self, value: Tensor, owner: Tensor, owners: int) -> tuple[Tensor, Tensor]:
+        """Values scaled to length 1 within each owner, and the lengths they had (owners,)."""
+        squares = torch.zeros(owners, device=value.device).index_add(0, owner, value.square())
+        length = squares.sqrt()
+        return value / length.clamp(min=1e-6)[owner], length
+
+    def _in_both(self, document: Tensor, bucket: Tensor) -> Tensor:
+        """Whether the other text of the document has the same run: (features,) bool."""
+        # Each text has a run once, so what a document has twice stands in both.
+        _, place, times = torch.unique(document * self.buckets + bucket, return_inverse=True, return_counts=True)
+        return times[place] > 1
+
+    def _of_kind(self, bucket: Tensor, kind: Tensor | int) -> Tensor:
+        """Another bucket for the same run of another kind: 0 first text, 1 second, 2 both, 3 the share of these."""
+        return (bucket + kind * 0x51ED270B) % self.buckets
 
     @torch.no_grad()
     def count(self, batches: Iterable[Batch]) -> None:
@@ -74,15 +116,23 @@ class LexicalScores(nn.Module):
         seen = torch.zeros(self.buckets, dtype=torch.int64)
         documents = 0
         for batch in batches:
-            _, feature = self._distinct(batch)
+            owner, feature = self._distinct(batch)
+            if self.sides:
+                document, side = owner // 2, owner % 2
+                both = self._in_both(document, feature) & (side == 0)
+                share = self._of_kind(torch.zeros(batch.layout.documents, dtype=torch.int64), 3)
+                feature = torch.cat([self._of_kind(feature, side), self._of_kind(feature[both], 2), share])
             seen += torch.bincount(feature, minlength=self.buckets)
             documents += batch.layout.documents
         rarity = torch.log((1 + documents) / (1 + seen)) + 1
         self.rarity.copy_(torch.where(seen < 2, 0.0, rarity))
 
     def _distinct(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Every distinct (document, bucket) of a batch, sorted: two (features,) int64."""
+        """Every distinct (document, bucket) of a batch, sorted: two (features,) int64. With `sides` the texts of
+        document n are 2 n and 2 n + 1."""
         ids, document = batch.values["ids"], batch.layout.without_branches().document
+        if self.sides:
+            document = torch.where(document < 0, document, 2 * document + (batch.values["segment"] > 0))
         keys = self._runs(ids, document, range(1, self.longest + 1))
         if self.letters:
             spelled = self.spelling[ids].to(torch.int64)

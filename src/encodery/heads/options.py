@@ -63,6 +63,8 @@ class DocumentReadoutConfig(Config):
     """Rows of the table that runs of tokens and letters are hashed into."""
     letters: int = Field(default=0, ge=0, le=10)
     """With `ngrams`: runs of up to this many letters as well; 0: none."""
+    sides: bool = False
+    """With `ngrams`: whether documents are pairs, whose texts have runs of their own and runs that both share."""
 
 
 class DenseConfig(Config):
@@ -167,6 +169,10 @@ class SpanReadoutConfig(Config):
     """Whether it is told which tokens of the text stand in the question as well."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors."""
+    ngrams: int = Field(default=0, ge=0, le=5)
+    """Beside the encoder, a linear answer to whether there is one, from runs of up to this many tokens; 0: none."""
+    ngram_buckets: int = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
+    """Rows of the table that these runs are hashed into."""
 
 
 class OrdinalReadoutConfig(Config):

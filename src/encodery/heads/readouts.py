@@ -77,6 +77,7 @@ class DocumentReadout(nn.Module):
                 buckets=config.ngram_buckets,
                 letters=config.letters,
                 vocabulary=vocabulary,
+                sides=config.sides,
             )
             if config.ngrams
             else None

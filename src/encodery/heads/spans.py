@@ -7,7 +7,7 @@ there answers it is a span too: the first position of the document, [CLS] (Devli
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from encodery.bricks.dropout import dropout
 from encodery.bricks.layers import initialise
 from encodery.bricks.pooling import sum_by_document
 from encodery.bricks.products import Linear
+from encodery.heads.lexical import LexicalScores
 from encodery.heads.options import SpanReadoutConfig
 
 LOWEST = -1e30
@@ -33,7 +34,12 @@ class SpanReadout(nn.Module):
     Manning 2017, equation 2; of spans: Yu et al. 2020, section 3). That there is no answer scores begin + end at the
     first position of the document, see `null_scores`. With `matches` the scores also see which tokens of the context
     stand in the question, and which of the question in the context (the exact match of DrQA, Chen et al. 2017).
+
+    With `ngrams` a linear answer says of each document whether there is an answer at all: `parts` has its log odds
+    (N,), but while learning. What it weighs beside the score of a span is `mix`, see `weighed`.
     """
+
+    mix: Tensor
 
     def __init__(self, config: SpanReadoutConfig, width: int) -> None:
         super().__init__()
@@ -42,9 +48,16 @@ class SpanReadout(nn.Module):
         self.edges = Linear(width, 2, bias=False)
         self.pairs = Linear(width, 2 * config.rank) if config.ends == "biaffine" else None
         self.matches = Matches(width) if config.matches else None
+        self.lexical = (
+            LexicalScores(2, longest=config.ngrams, buckets=config.ngram_buckets, sides=True) if config.ngrams else None
+        )
+        if self.lexical is not None:
+            self.register_buffer("mix", torch.full((2,), 0.5))
 
     def initialise(self, generator: torch.Generator) -> None:
         initialise(self, std=0.02, depth=1, generator=generator)
+        if self.lexical is not None:
+            nn.init.zeros_(self.lexical.weight)
 
     def forward(self, states: States, batch: Batch) -> Output:
         assert "context" in batch.values, "the data has no contexts: data.answers was not read"
@@ -61,7 +74,11 @@ class SpanReadout(nn.Module):
                 together = torch.bmm(begin_PK[:, None], ahead(end_PK.contiguous(), self.config.longest))[:, 0]
                 spans_PW = spans_PW + together / math.sqrt(self.config.rank)
             inside_PW = span_mask(batch.values["context"], states.layout.document, self.config.longest)
-            return Output(logits_P2, spans=spans_PW.masked_fill(~inside_PW, LOWEST), balance=states.balance)
+            output = Output(logits_P2, spans=spans_PW.masked_fill(~inside_PW, LOWEST), balance=states.balance)
+            if self.lexical is None or self.training:
+                return output
+            none_N, some_N = self.lexical(batch).unbind(1)
+            return replace(output, parts=(some_N - none_N,))
 
 
 NEAR = 5
@@ -214,6 +231,13 @@ def merge_windows(found: list[FoundSpans], uids: list[np.ndarray], rows: int, to
     owner, start, stop, score = (part[order] for part in (owner, start, stop, score))
     kept = np.arange(len(owner)) - np.searchsorted(owner, owner) < top
     return FoundSpans(owner[kept], start[kept], stop[kept], score[kept], null)
+
+
+def weighed(found: FoundSpans, linear: np.ndarray | None, mix: np.ndarray | None) -> FoundSpans:
+    """The same spans, their scores added up with what the linear answer says of their row (rows,), weighed by `mix`."""
+    if linear is None or mix is None:
+        return found
+    return replace(found, score=mix[0] * found.score + mix[1] * linear[found.owner])
 
 
 def probabilities(score_S: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, float]:

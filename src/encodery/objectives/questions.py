@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -37,6 +39,11 @@ class QuestionsConfig(Config):
     """Tokens that the windows of a long context share, so that an answer no longer than these stands whole in one."""
     drop_rate: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on the vectors that spans are read from."""
+    ngrams: int = Field(default=0, ge=0, le=5)
+    """Beside the encoder, a linear answer to whether the text answers the question, from runs of up to this many tokens
+    of the two and from those that they share; fitted before training. It helps when questions are few. 0: none."""
+    ngram_buckets: Count = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
+    """Rows of the table that these runs are hashed into."""
 
     @property
     def labels(self) -> Labels:
@@ -76,7 +83,7 @@ class Questions:
         self.config = config
 
     def readout(self) -> SpanReadoutConfig:
-        names = ("ends", "rank", "longest", "matches", "drop_rate")
+        names = ("ends", "rank", "longest", "matches", "drop_rate", "ngrams", "ngram_buckets")
         return SpanReadoutConfig(**{name: getattr(self.config, name) for name in names})
 
     def task(self) -> Task:
@@ -127,6 +134,13 @@ class Questions:
         right_N = counts_N & (torch.where(answered_N, _largest(gold_P, known_P, batch), null_N) >= best_N)
         loss_N = torch.where(counts_N, all_N - gold_N, torch.zeros_like(all_N))
         return Loss(loss_N.sum(), counts_N.sum().float(), right_N.sum())
+
+
+def with_answers_as_labels(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches, each document labelled 1 where an answer stands in it as a whole, else 0."""
+    for batch in batches:
+        begin_P, _ = whole_answers(batch)
+        yield replace(batch, truth={**batch.truth, "label": _any(begin_P, batch).long()})
 
 
 def whole_answers(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -78,8 +78,10 @@ class Supervised:
         counts: np.ndarray | None = None,
         center: float = 0.0,
         scale: float = 1.0,
+        paired: bool = False,
     ) -> None:
         self.config = config
+        self.paired = paired
         self.labels = labels
         self.center = center
         self.scale = scale
@@ -95,6 +97,7 @@ class Supervised:
             ngrams=self.config.ngrams,
             ngram_buckets=self.config.ngram_buckets,
             letters=self.config.letters,
+            sides=self.paired and self.config.ngrams > 0,
         )
 
     def task(self) -> Task:

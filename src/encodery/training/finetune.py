@@ -289,7 +289,8 @@ def make_supervised(config: SupervisedConfig, store: TokenStore) -> Supervised:
     assert labels is not None
     if config.kind == "regress":
         numbers = np.asarray(labels, dtype=np.float64)
-        return Supervised(config, labels=[], center=float(numbers.mean()), scale=float(numbers.std()) or 1.0)
+        center, scale = float(numbers.mean()), float(numbers.std()) or 1.0
+        return Supervised(config, labels=[], center=center, scale=scale, paired=store.paired)
     if isinstance(config.class_weights, dict) and (unknown := set(config.class_weights) - set(names)):
         raise ConfigError(
             f"objective.class_weights names labels that the data does not have: {', '.join(sorted(unknown))}",
@@ -297,4 +298,4 @@ def make_supervised(config: SupervisedConfig, store: TokenStore) -> Supervised:
         )
     flat = np.asarray(labels)
     counts = flat.sum(axis=0) if flat.ndim == 2 else np.bincount(flat, minlength=len(names))
-    return Supervised(config, labels=names, counts=counts)
+    return Supervised(config, labels=names, counts=counts, paired=store.paired)

@@ -14,8 +14,10 @@ from encodery.data.loader import Loader, Place, StoredWindows
 from encodery.data.store import TokenStore
 from encodery.data.tokenizers import Tokenizer
 from encodery.heads.readouts import DocumentReadout
+from encodery.heads.spans import SpanReadout
 from encodery.heads.tagging.tags import TagReadout
 from encodery.objectives.linear_tags import fit_tag_words
+from encodery.objectives.questions import with_answers_as_labels
 from encodery.objectives.supervised import Supervised, SupervisedConfig
 from encodery.objectives.tagging import Tagging
 from encodery.training.loop import Objective
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 def has_linear_answer(readout: nn.Module) -> bool:
     """Whether something has to be fitted before the encoder learns."""
-    return isinstance(readout, DocumentReadout | TagReadout) and readout.lexical is not None
+    return isinstance(readout, DocumentReadout | SpanReadout | TagReadout) and readout.lexical is not None
 
 
 def fit_linear_answer(
@@ -39,7 +41,7 @@ def fit_linear_answer(
     held: TokenStore | None,
 ) -> None:
     """Set the weights of the linear answer from the training rows `known`; validation rows choose between ways."""
-    assert isinstance(readout, DocumentReadout | TagReadout) and readout.lexical is not None
+    assert isinstance(readout, DocumentReadout | SpanReadout | TagReadout) and readout.lexical is not None
     training, during = run.recipe.training, "fitting the linear answer"
     run.progress.say(during)
     readout.lexical.spell(tokenizer.spelling())
@@ -60,6 +62,11 @@ def fit_linear_answer(
             readout.class_lexical.spell(tokenizer.spelling())
             of_text = Supervised(SupervisedConfig(), labels=objective.classes)
             way += f"; of the class {fit_ngrams(readout.class_lexical, of_text, *batches(), heed_stop)}"
+    elif isinstance(readout, SpanReadout):
+        answerable = Supervised(SupervisedConfig(), labels=["no answer", "answer"])
+        train, validation = batches()
+        labelled = with_answers_as_labels(validation) if validation else None
+        way = fit_ngrams(readout.lexical, answerable, with_answers_as_labels(train), labelled, heed_stop)
     else:
         assert isinstance(objective, Supervised), "n-grams stand beside answers about documents"
         way = fit_ngrams(readout.lexical, objective, *batches(), heed_stop)

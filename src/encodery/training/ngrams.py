@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +21,7 @@ PLAIN, CONTRAST, NAIVE = "plain", "contrast", "contrast drawn to naive Bayes"
 # More documents than these change the answer hardly at all, and their features lie in memory.
 FITTED_DOCUMENTS = 200_000
 STRENGTHS = (10.0, 30.0)  # C of the logistic regression: the larger, the less it is held back
+PAIR_STRENGTHS = (1.0, *STRENGTHS)  # how two texts belong together is told by fewer features than what one is about
 PENALTY = 1.0  # of the ridge regression
 # With more classes than these only the plain way is tried: each class costs two fits for every other one.
 CONTRASTED_CLASSES = 20
@@ -53,7 +54,8 @@ def fit_ngrams(
         model = Ridge(alpha=PENALTY).fit(rows, (labels - objective.center) / objective.scale)
         _set(scores, seen, model.coef_[:, None], np.array([model.intercept_]))
         return "ridge regression"
-    answers = _classifiers(rows, labels, objective, heed_stop)
+    strengths = PAIR_STRENGTHS if scores.sides else STRENGTHS
+    answers = _classifiers(rows, labels, objective, strengths, heed_stop)
     if held is None:
         way, weight, bias = next(answers)
     else:
@@ -90,7 +92,7 @@ def _matrix(scores: LexicalScores, batches: list[Batch], seen: Array) -> tuple[A
 
 
 def _classifiers(
-    rows: Any, labels: Array, objective: Supervised, heed_stop: Callable[[], None]
+    rows: Any, labels: Array, objective: Supervised, strengths: Sequence[float], heed_stop: Callable[[], None]
 ) -> Iterator[tuple[str, Array, Array]]:
     """(how it was found, weights (features, C), biases (C,)), one after the other, the plainest first."""
     classes = len(objective.labels)
@@ -107,7 +109,7 @@ def _classifiers(
             return weight, bias
         return np.hstack([-weight, weight]) / 2, np.hstack([-bias, bias]) / 2
 
-    for strength in STRENGTHS:
+    for strength in strengths:
         plain, contrast, naive = [], [], []
         for truth in truths:
             heed_stop()

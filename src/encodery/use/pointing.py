@@ -48,7 +48,8 @@ class QuestionAnswerer(Answerer):
 
     def answers(self, using: Predictor, rows: Sequence[Row], store: TokenStore, top: int | None) -> Iterator[Any]:
         texts = [row.text for row in rows]
-        spans, _ = spans_of_rows(using.model, using.loader(store), store.rows, using.autocast, max(TOP, top or 0))
+        found = spans_of_rows(using.model, using.loader(store), store.rows, using.autocast, max(TOP, top or 0))
+        spans = found.mixed(using.model)
         places = places_of(spans, texts, self.trained.tokenizer)
         threshold = float(self.trained.task.detail.get("threshold", 0.0))
         yield from told_rows(spans, places, texts, threshold, top or OPTIONS_SHOWN)

@@ -21,13 +21,22 @@ from encodery.evaluation.questions import (
     RuleAnswers,
     best_threshold,
     each_f1,
+    fit_answer_mix,
     no_answer,
     score_answers,
     sliding_window,
 )
 from encodery.evaluation.record import ComparisonRow
 from encodery.evaluation.settings import EvaluationConfig
-from encodery.heads.spans import FoundSpans, SpanReadout, best_spans, merge_windows, probabilities
+from encodery.evaluation.wording import value_text
+from encodery.heads.spans import (
+    FoundSpans,
+    SpanReadout,
+    best_spans,
+    merge_windows,
+    probabilities,
+    weighed,
+)
 from encodery.model import Model, answering
 from encodery.objectives.questions import Questions, QuestionsConfig
 from encodery.trained import Task
@@ -42,11 +51,14 @@ SHOWN = 160
 
 @dataclass(frozen=True)
 class QuestionAnswers:
-    """The best spans of every row, where they stand in the characters of its text, (S, 2), and the mean loss."""
+    """The best spans of every row, where they stand in the characters of its text, (S, 2), and the mean loss. `own` has
+    the encoder's scores alone, and `linear` (rows,) what the linear answer says, where there is one."""
 
     spans: FoundSpans
     places: np.ndarray
     loss: float
+    own: FoundSpans
+    linear: np.ndarray | None = None
 
     def best(self, texts: Sequence[str]) -> Candidates:
         """The best span of each row, and how much better it is than no answer."""
@@ -59,13 +71,31 @@ class QuestionAnswers:
         return Candidates(found, scores)
 
 
-def spans_of_rows(
-    model: Model, loader: Loader, rows: int, dtype: torch.dtype, top: int = TOP
-) -> tuple[FoundSpans, float]:
-    """The best spans of each row over all of its windows, and the mean loss of a window."""
+@dataclass(frozen=True)
+class SpansOfRows:
+    """The best spans of each row over all of its windows as the encoder scores them, what the linear answer says of the
+    window where it is surest (rows,), if there is one, and the mean loss of a window."""
+
+    own: FoundSpans
+    linear: np.ndarray | None
+    loss: float
+
+    def mixed(self, model: Model) -> FoundSpans:
+        """As the readout weighs the two."""
+        return weighed(self.own, self.linear, None if self.linear is None else _mix(model).cpu().numpy())
+
+
+def _mix(model: Model) -> torch.Tensor:
+    assert isinstance(model.readout, SpanReadout)
+    return model.readout.mix
+
+
+def spans_of_rows(model: Model, loader: Loader, rows: int, dtype: torch.dtype, top: int = TOP) -> SpansOfRows:
+    """What the model finds in each row."""
     assert isinstance(model.readout, SpanReadout), "only a span readout finds spans"
     config = model.readout.config
     objective = Questions(QuestionsConfig(ends=config.ends, longest=config.longest))
+    linear = np.full(rows, -np.inf) if config.ngrams else None
     found, uids, total, count = [], [], 0.0, 0.0
     with answering(model, dtype):
         for batch, _ in loader.epoch(Place()):
@@ -75,7 +105,9 @@ def spans_of_rows(
             total, count = total + float(loss.total), count + float(loss.count)
             found.append(best_spans(output, batch, top))
             uids.append(batch.uids)
-    return merge_windows(found, uids, rows, top), total / max(count, 1.0)
+            if linear is not None:
+                np.maximum.at(linear, batch.uids, output.parts[0].cpu().numpy())
+    return SpansOfRows(merge_windows(found, uids, rows, top), linear, total / max(count, 1.0))
 
 
 def places_of(spans: FoundSpans, texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
@@ -118,8 +150,20 @@ class QuestionJudge(Judge):
         return float(self.task.detail.get("threshold", 0.0))
 
     def found(self, model: Model, held: HeldRows, loader: Loader, dtype: torch.dtype) -> QuestionAnswers:
-        spans, loss = spans_of_rows(model, loader, held.store.rows, dtype)
-        return QuestionAnswers(spans, places_of(spans, [row.text for row in held.rows], self.tokenizer), loss)
+        found = spans_of_rows(model, loader, held.store.rows, dtype)
+        places = places_of(found.own, [row.text for row in held.rows], self.tokenizer)
+        return QuestionAnswers(found.mixed(model), places, found.loss, found.own, found.linear)
+
+    def adapted(self, model: Model, found: QuestionAnswers, held: HeldRows) -> QuestionAnswers:
+        """Where a linear answer stands beside the encoder's: after the two are weighed by how well they tell, on these
+        rows, whether the best span is worth answering with."""
+        if found.linear is None:
+            return found
+        right = right_answers(held.rows)
+        alone = replace(found, spans=found.own).best([row.text for row in held.rows])
+        mix = fit_answer_mix(alone, found.linear, right)
+        _mix(model).copy_(torch.tensor(mix))
+        return replace(found, spans=weighed(found.own, found.linear, np.array(mix)))
 
     def calibrated(self, found: QuestionAnswers, held: HeldRows) -> QuestionJudge:
         """With the threshold that gives the best F1 on the validation rows."""
@@ -146,7 +190,12 @@ class QuestionJudge(Judge):
 
     def note(self, found: QuestionAnswers, held: HeldRows) -> str:
         answered = float(np.mean(self._candidates(found, held).scores > self.threshold))
-        return f"answers {answered:.0%} of the questions"
+        said = f"answers {answered:.0%} of the questions"
+        if found.linear is None:
+            return said
+        alone = replace(found, spans=found.own).best([row.text for row in held.rows])
+        best = best_threshold(alone, right_answers(held.rows))[1]
+        return f"{said}; the encoder alone, at the threshold best for these rows: {value_text(best, self.main_metric)}"
 
     def baselines(self, asked: Comparison) -> list[ComparisonRow]:
         """majority: no answer to any question; tfidf: the sliding window, tuned on the validation rows."""
