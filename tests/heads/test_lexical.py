@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from encodery.batch import Batch, layout_of
-from encodery.heads.lexical import LexicalScores
+from encodery.heads.lexical import BOTH, SHARE, LexicalScores
 
 
 def batch_of_ids(rows: list[list[list[int]]], length: int) -> Batch:
@@ -147,9 +147,9 @@ def test_what_pairs_share_is_counted_by_itself() -> None:
     known = pair_of_ids([([5, 6], [6, 7]), ([6, 8], [6, 9]), ([5, 8], [5, 7])])
     scores = LexicalScores(2, longest=1, buckets=1 << 20, sides=True)
     scores.count([known])
-    shared = {n: int(scores._of_kind(scores._bucket(torch.tensor(n)), 2)) for n in (5, 6)}
+    shared = {n: int(scores._of_kind(scores._bucket(torch.tensor(n)), BOTH)) for n in (5, 6)}
     assert scores.rarity[shared[6]] == pytest.approx(math.log(4 / 3) + 1) and scores.rarity[shared[5]] == 0
-    assert scores.rarity[int(scores._of_kind(torch.tensor(0), 3))] == pytest.approx(1.0)
+    assert scores.rarity[int(scores._of_kind(torch.tensor(0), SHARE))] == pytest.approx(1.0)
 
 
 def test_a_neighbouring_pair_changes_nothing() -> None:

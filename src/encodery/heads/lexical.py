@@ -18,6 +18,7 @@ from encodery.batch import Batch
 
 # Runs of letters come in this many sizes, the longest and those below it.
 LETTER_SIZES = 4
+BOTH, SHARE = 2, 3  # kinds of features beside those of the first text (0) and the second (1)
 MOST_LETTERS = 16  # of one token; what stands behind them is left out
 BOUNDARY = ord(" ")
 
@@ -84,10 +85,10 @@ class LexicalScores(nn.Module):
         # Told from the text with less in it: of a question and a page, how much of the question the page holds.
         shorter = length.view(documents, 2).argmin(1)
         shared = self._in_both(document, bucket) & (side == shorter[document])
-        both, of_both, weight = document[shared], self._of_kind(bucket[shared], 2), value[shared]
+        both, of_both, weight = document[shared], self._of_kind(bucket[shared], BOTH), value[shared]
         held = torch.zeros(documents, device=value.device).index_add(0, both, weight.square()).sqrt()
         every = torch.arange(documents, device=value.device)
-        constant = self._of_kind(torch.zeros_like(every), 3)
+        constant = self._of_kind(torch.zeros_like(every), SHARE)
         return (
             torch.cat([document, both, every]),
             torch.cat([own, of_both, constant]),
@@ -107,7 +108,7 @@ class LexicalScores(nn.Module):
         return times[place] > 1
 
     def _of_kind(self, bucket: Tensor, kind: Tensor | int) -> Tensor:
-        """Another bucket for the same run of another kind: 0 first text, 1 second, 2 both, 3 the share of these."""
+        """Another bucket for the same run where it is a feature of another kind."""
         return (bucket + kind * 0x51ED270B) % self.buckets
 
     @torch.no_grad()
@@ -120,8 +121,8 @@ class LexicalScores(nn.Module):
             if self.sides:
                 document, side = owner // 2, owner % 2
                 both = self._in_both(document, feature) & (side == 0)
-                share = self._of_kind(torch.zeros(batch.layout.documents, dtype=torch.int64), 3)
-                feature = torch.cat([self._of_kind(feature, side), self._of_kind(feature[both], 2), share])
+                share = self._of_kind(torch.zeros(batch.layout.documents, dtype=torch.int64), SHARE)
+                feature = torch.cat([self._of_kind(feature, side), self._of_kind(feature[both], BOTH), share])
             seen += torch.bincount(feature, minlength=self.buckets)
             documents += batch.layout.documents
         rarity = torch.log((1 + documents) / (1 + seen)) + 1
