@@ -34,7 +34,7 @@ KNOWN: dict[str, frozenset[str]] = {
     "readout": frozenset(
         {
             *("kind", "tied", "activation", "bias", "norm_epsilon"),
-            *("pooling", "outputs", "hidden", "drop_rate", "ngram_buckets", "letters"),
+            *("pooling", "outputs", "hidden", "drop_rate", "ngram_buckets", "letters", "sides"),
             *("dense", "normalise"),
         }
     ),
