@@ -122,7 +122,7 @@ def inspect_data(recipe: option.RecipeFile, overrides: option.Overrides = None) 
 
     Example: encodery inspect data recipes/topics.yaml data.train=mine.csv
     """
-    from encodery.printing import show_data
+    from encodery.printing_previews import show_data
     from encodery.training.preview_data import look_at_data
 
     show_data(_console(), look_at_data(_resolved(recipe, overrides)))
@@ -134,7 +134,7 @@ def inspect_model(recipe: option.RecipeFile, overrides: option.Overrides = None,
 
     Example: encodery inspect model recipes/topics.yaml encoder.preset=small
     """
-    from encodery.printing import show_model
+    from encodery.printing_previews import show_model
     from encodery.training.preview_model import look_at_model
 
     show_model(_console(), look_at_model(_resolved(recipe, overrides), length=length))
@@ -149,7 +149,7 @@ def inspect_config(
     Example: encodery inspect config recipes/topics.yaml --help-texts
     """
     from encodery.config import explain
-    from encodery.printing import show_config
+    from encodery.printing_previews import show_config
 
     show_config(_console(), explain(_resolved(recipe, overrides)), help_texts=help_texts)
 
@@ -160,7 +160,7 @@ def inspect_batch(recipe: option.RecipeFile, overrides: option.Overrides = None,
 
     Example: encodery inspect batch recipes/topics.yaml --rows 2
     """
-    from encodery.printing import show_batch
+    from encodery.printing_previews import show_batch
     from encodery.training.preview import look_at_batch
     from encodery.training.preview_model import stages_of
 
@@ -177,7 +177,7 @@ def inspect_learning(recipe: option.RecipeFile, overrides: option.Overrides = No
 
     Example: encodery inspect learning recipes/topics.yaml
     """
-    from encodery.printing import show_learning
+    from encodery.printing_previews import show_learning
     from encodery.training.preview import check_learning
     from encodery.training.preview_model import stages_of
 

@@ -311,6 +311,39 @@ def test_every_row_falls_on_exactly_one_side(tmp_path: Path, texts: list[str], s
     assert not set(sides[0]) & set(sides[1])
 
 
+def test_rows_of_a_group_fall_on_the_same_side(tmp_path: Path) -> None:
+    rows = [{"text": f"answer {i}", "patient": i % 100 if i % 2 else f" {i % 100}"} for i in range(2000)]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    made = {"train": "a.jsonl", "validation_share": 0.3, "group": "patient"}
+    sides = [rows_of(tmp_path, split, **made) for split in ("train", "validation")]
+    patients = [{row.group for row in side} for side in sides]
+    assert [len(patients[0] | patients[1]), len(patients[0] & patients[1])] == [100, 0]
+    assert sum(map(len, sides)) == 2000
+    assert 10 < len(patients[1]) < 50
+    # Where nothing is set apart, the column need not be there.
+    assert len(rows_of(tmp_path, "test", **{**made, "test": "a.jsonl", "group": "another"})) == 2000
+
+
+def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"answer {i}", "patient": i} for i in range(20)]
+    write_jsonl(tmp_path / "a.jsonl", [*rows, {"text": "one more", "patient": None}, {"text": "b", "patient": [1]}])
+    ledger = Ledger()
+    data = DataConfig.model_validate(
+        {"train": "a.jsonl", "group": "patient", "bad_rows_share": 0.5, "validation_share": 0.4}
+    )
+    found = list(read_rows(data, "train", base=tmp_path, seed=0, labels="none", ledger=ledger))
+    assert len(found) < 20 and ledger.bad == 2
+    assert {"missing group", "group is not a single value"} == set(ledger.to_dict()["problems"])
+    with pytest.raises(DataError, match="no column 'doctor'"):
+        rows_of(tmp_path, train="a.jsonl", validation_share=0.1, group="doctor")
+    write_lines(tmp_path / "a.txt", ["one", "two"])
+    with pytest.raises(DataError, match="no column 'patient' for `group`"):
+        rows_of(tmp_path, train="a.txt", validation_share=0.5, group="patient")
+    # Text that pretraining adds has no groups.
+    more = with_more(data, [SourceConfig(path="a.txt")])
+    assert len(list(read_rows(more, "train", base=tmp_path, seed=0, labels="none", ledger=Ledger()))) > len(found)
+
+
 def test_splits_that_are_there(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.txt", ["a"])
     data = DataConfig(train="a.txt")  # type: ignore[arg-type]

@@ -77,6 +77,24 @@ def test_pairs_are_two_texts_a_row(tokenizer: Tokenizer, tmp_path: Path) -> None
         check(store, rows, tokenizer)
 
 
+def test_rows_have_one_digest_a_text_or_pair(tokenizer: Tokenizer) -> None:
+    texts = ["one two", "two one", "one two", "one", "two"]
+    digests = store_in_memory([Row(text, None, None, "") for text in texts], tokenizer).row_keys()
+    assert digests[0] == digests[2] and len(set(digests.tolist())) == 4
+    pairs = [("one", "two"), ("two", "one"), ("one two", "two"), ("one", "two")]
+    digests = store_in_memory([Row(*pair, None, "") for pair in pairs], tokenizer).row_keys()
+    assert digests[0] == digests[3] and len(set(digests.tolist())) == 3
+
+
+def test_digests_do_not_depend_on_where_a_row_stands(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Row(f"{'one two' * (number % 7)} two", None, None, "") for number in range(50)]
+    whole = store_in_memory(rows, tokenizer).row_keys()
+    monkeypatch.setattr("encodery.data.store._TEXTS_AT_ONCE", 3)
+    np.testing.assert_array_equal(store_in_memory(rows, tokenizer).row_keys(), whole)
+    assert len(set(whole.tolist())) == 7
+    np.testing.assert_array_equal(store_in_memory(rows[20:], tokenizer).row_keys(), whole[20:])
+
+
 def test_pairs_and_single_texts_do_not_mix(tokenizer: Tokenizer) -> None:
     rows = [Row("the film", "the river", None, "a.csv:1"), Row("the house", None, None, "b.txt:1")]
     for given in (rows, rows[::-1]):

@@ -65,11 +65,13 @@ def classification(kinds=3):
         },
         errors=most_wrong(probabilities, truth, labels, [HOSTILE + " text " * 300] * 300),
         data_facts={
-            "splits": {"train": {"rows": 1000, "bad_rows": 2}, "test": {"rows": 300, "windows_cut": 5}},
+            "splits": {
+                "train": {"rows": 1000, "bad_rows": 2},
+                "test": {"rows": 300, "windows_cut": 5, "also in train": 4},
+            },
             "lengths": {"edges": [0, 10, 20, 30], "counts": [5, 9, 1], "limit": 25, "unit": "tokens"},
             "label_counts": {"label 0": 500, HOSTILE: 500},
             "bad_rows": [{"where": "train.jsonl:7", "why": "not JSON"}],
-            "rows_in_train_and_test": 4,
         },
         config={"training": {"seed": 3}},
         hardware={"cpu": "two cores"},

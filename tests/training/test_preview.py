@@ -66,6 +66,29 @@ def test_counts_copies_and_overlap(recipe: Path) -> None:
     assert "more than one label" in said
 
 
+def test_validation_that_knows_what_the_test_does_not(recipe: Path) -> None:
+    def write(name: str, questions: range, step: int) -> None:
+        rows = [
+            {"text": f"text {name} {number}", "question": f"Which {number % step}?", "label": "ab"[number % 2]}
+            for number in questions
+        ]
+        (recipe.parent / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("train", range(100), 50)
+    write("dev", range(40), 50)
+    write("new", range(51, 81), 100)
+    paired = ("data.pair=question", "data.test=new.jsonl")
+    view = preview_data.look_at_data(resolved(recipe, *paired))
+    _, validation, test = view.splits
+    assert (validation.in_train, validation.parts_in_train) == (0, {"text": 0, "question": 40})
+    assert test.parts_in_train == {"text": 0, "question": 0}
+    said = next(line for line in view.remarks if "have a question that is in train" in line)
+    assert "100% of the validation rows" in said and "0% of the test rows" in said and "data.group=question" in said
+    view = preview_data.look_at_data(resolved(recipe, *paired, "data.validation=null", "data.group=question"))
+    assert view.splits[1].made and view.splits[1].parts_in_train["question"] == 0
+    assert not any("in train" in line for line in view.remarks)
+
+
 def test_remarks_on_labels(recipe: Path) -> None:
     rows = [(f"text number {number}", "a" if number else "b") for number in range(40)]
     write_rows(recipe.parent / "train.jsonl", rows)

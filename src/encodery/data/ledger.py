@@ -28,6 +28,8 @@ MISSING_LABEL: Final = "missing label"
 NOT_ONE_LABEL: Final = "label is not a single value"
 NOT_A_LABEL_LIST: Final = "label is not a list"
 NOT_A_NUMBER: Final = "not a number"
+MISSING_GROUP: Final = "missing group"
+NOT_A_GROUP: Final = "group is not a single value"
 BAD_MENTIONS: Final = "broken mentions"
 MISSING_TAGS: Final = "missing tags column"
 BAD_TAGS: Final = "tags that do not fit"
@@ -66,6 +68,8 @@ FIXES: Final[dict[str, str]] = {
     MISSING_LABEL: "give the row a label, or remove it",
     NOT_ONE_LABEL: "write one label a row, or train with several labels a row (multi-label)",
     NOT_A_LABEL_LIST: "write the labels as a list, or as one string with `label_separator` between them",
+    MISSING_GROUP: "give the row its group, or correct `group:` in the recipe",
+    NOT_A_GROUP: "write one name or number a row: what stands in the same group has the same value",
     NOT_A_NUMBER: "write the label as a plain finite number with a decimal point, such as 3.5",
     BAD_MENTIONS: 'write the mentions as a list such as [[0, 5, "Q90"]]: first character, end, and entity of each',
     MISSING_TAGS: "give the row its tags, or correct `tags:` in the recipe",

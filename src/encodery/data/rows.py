@@ -41,7 +41,7 @@ class Mention(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of data. `where` says its file and line, such as `train.jsonl:17`; `mentions` are those that the row
-    marks in its text; `beside` holds what its fields are, by their names."""
+    marks in its text; `beside` holds what its fields are, by their names; `group` is what it shares with others."""
 
     text: str
     pair: str | None
@@ -49,6 +49,7 @@ class Row:
     where: str
     mentions: tuple[Mention, ...] = ()
     beside: dict[str, Any] = field(default_factory=dict)
+    group: str | None = None
 
 
 class _Bad(Exception):
@@ -61,7 +62,7 @@ class _Bad(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RowMaker:
-    """Makes the rows of one place: which columns hold text, pair and label, and what the label is."""
+    """Makes the rows of one place: which columns hold text, pair, label and group, and what the label is."""
 
     text: tuple[str, ...]
     pair: str | None
@@ -70,6 +71,7 @@ class RowMaker:
     separator: str
     mentions: str | None = None
     fields: tuple[Field, ...] = ()
+    group: str | None = None
 
     @property
     def wanted(self) -> tuple[tuple[str, str], ...]:
@@ -79,6 +81,8 @@ class RowMaker:
             columns.append(("pair", self.pair))
         if self.labels != "none" and self.label is not None:
             columns.append(("label", self.label))
+        if self.group is not None:
+            columns.append(("group", self.group))
         columns += (column for one in self.fields for column in one.columns)
         return tuple(dict.fromkeys(columns))
 
@@ -130,7 +134,16 @@ class RowMaker:
             beside = {one.name: one.read(value, text) for one in self.fields}
         except BadField as bad:
             raise _Bad(bad.kind, bad.detail) from bad
-        return Row(text, pair, label, raw.where, mentions, beside)
+        return Row(text, pair, label, raw.where, mentions, beside, self._group(value))
+
+    def _group(self, value: dict[str, Any]) -> str | None:
+        """What tells groups apart, in one way of writing; texts differ no more than they do for `fraction`."""
+        if self.group is None:
+            return None
+        found = value.get(self.group)
+        if found is None or (isinstance(found, str) and not found.strip()):
+            raise _Bad(ledger.MISSING_GROUP)
+        return _folded(_class(found, ledger.NOT_A_GROUP))
 
     def _label(self, value: dict[str, Any]) -> str | float | list[str]:
         found = value.get(self.label) if self.label is not None else None
@@ -273,11 +286,14 @@ def _number(value: Any) -> float:
 
 
 def fraction(row: Row, seed: int, purpose: str) -> float:
-    """A number in [0, 1) that depends on the seed, the purpose and the texts alone.
+    """A number in [0, 1) that depends on the seed, the purpose and the texts alone; for the purpose `split`, on the
+    group instead where a row has one.
 
     Upper case and white space do not matter, so that near copies of a text fall on the same side of a split.
     """
     key = f"{seed}\n{_folded(row.text)}\n{_folded(row.pair or '')}"
+    if row.group is not None and purpose == "split":
+        key = f"{seed}\n{row.group}"
     return stable_fraction(key, purpose)
 
 

@@ -35,6 +35,8 @@ class SourceConfig(Config):
     """Column of the second text for this source alone (none: as `data.pair` says)."""
     label: str | None = None
     """Column of the label for this source alone (none: as `data.label` says)."""
+    group: str | None = None
+    """Column of the group for this source alone (none: as `data.group` says; '': its rows have no group)."""
     encoding: str = "utf-8"
     """Of the characters: utf-8, utf-16, gb18030, latin-1, shift_jis, ..."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -89,6 +91,10 @@ class DataConfig(Config):
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Used when `validation` is missing: the share of training rows kept apart, chosen by a hash of the text
     and the seed, so that copies of a text never fall on both sides. 0: no validation."""
+    group: str | None = None
+    """Column of what rows have in common, such as a patient, a product or a question: when `validation` is
+    missing, rows with the same value fall on the same side. Without it, a model may be chosen by how well it
+    knows them again."""
     text: str | list[str] = "text"
     """Column of the text; several are joined by one space. Plain text files need none."""
     pair: str | None = None
@@ -141,6 +147,10 @@ def with_more(data: DataConfig, more: list[SourceConfig]) -> DataConfig:
     """The data with more training sources. Where the rows are pairs, a source that is plain text, or names a column for
     its text and none for a second one, has single texts; each text of a pair is then a row of its own as well."""
     single = [source.pair is None and (source.text is not None or _plain(source)) for source in more]
+    more = [
+        source.model_copy(update={"group": ""}) if alone and source.group is None else source
+        for source, alone in zip(more, single)
+    ]
     if data.pair is None or not any(single):
         return data.model_copy(update={"train": [*data.train, *more]})
     of_pairs = data.model_copy(update={"train": [source for source, alone in zip(more, single) if not alone]})

@@ -28,12 +28,14 @@ from encodery.data.gathering import (
     word_flag,
 )
 from encodery.data.mentions import Linker
+from encodery.data.order import mix64
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
 from encodery.errors import DataError
 
 _FORMAT = 2
 _ROWS_AT_ONCE = 2000
+_TEXTS_AT_ONCE = 100_000
 _DAY = 86_400  # seconds
 
 
@@ -87,6 +89,19 @@ class TokenStore:
             seen += ids.size
             if most_tokens is not None and most_tokens <= seen:
                 return
+
+    def row_keys(self) -> np.ndarray:
+        """A digest of the tokens of each row, (rows,) uint64: the same one for rows of the same text or pair."""
+        flag, texts = word_flag(self.tokens.dtype), self.starts.size - 1
+        keys = np.empty(texts, dtype=np.uint64)
+        for first in range(0, texts, _TEXTS_AT_ONCE):
+            starts = self.starts[first : first + _TEXTS_AT_ONCE + 1].astype(np.int64)
+            sizes = np.diff(starts)
+            ids = (self.tokens[starts[0] : starts[-1]] & ~flag).astype(np.uint64)
+            places = np.arange(1, ids.size + 1) - np.repeat(starts[:-1] - starts[0], sizes)
+            sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mix64(mix64(places.astype(np.uint64)) + ids))])
+            keys[first : first + sizes.size] = np.diff(sums[starts - starts[0]])
+        return mix64(keys[0::2]) + keys[1::2] if self.paired else keys
 
     def counts(self, vocab_size: int) -> np.ndarray:
         """How often each id occurs, (V,)."""

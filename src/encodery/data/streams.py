@@ -76,7 +76,7 @@ class Stream:
             # Files are often sorted by label or by date; a random order mixes them.
             places.sort(key=lambda place: stable_fraction(f"{self._seed}\n{turn}\n{place.name}", "files"))
         for place in places:
-            maker = _maker(place, self._source, self._data, self._labels, self._fields)
+            maker = _maker(place, self._source, self._data, self._labels, self._fields, self._side is not None)
             if len(places) > 1 and place.format not in ("parquet", "hub"):
                 # One binary file alone is an error (see `find`); one among many is a bad row like any other.
                 meaning = what_binary(head(Path(place.path)), self._source.encoding)
@@ -86,7 +86,10 @@ class Stream:
             yield from _read_place(place, maker, self._source, self._split, watch)
 
 
-def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels, fields: tuple[Field, ...]) -> RowMaker:
+def _maker(
+    place: Place, source: SourceConfig, data: DataConfig, labels: Labels, fields: tuple[Field, ...], apart: bool
+) -> RowMaker:
+    """How the rows of a file are made; groups matter only where validation is set `apart` from them."""
     text = source.text if source.text is not None else data.text
     pair = source.pair if source.pair is not None else data.pair
     label = source.label if source.label is not None else data.label
@@ -115,7 +118,16 @@ def _maker(place: Place, source: SourceConfig, data: DataConfig, labels: Labels,
         )
     names = (text,) if isinstance(text, str) else tuple(text)
     mentions = data.knowledge.mentions if data.knowledge is not None else None
-    return RowMaker(names, pair, label, labels, data.label_separator, mentions, fields)
+    group = (source.group if source.group is not None else data.group) or None
+    if not apart:
+        group = None
+    elif group is not None and place.format in ("text", "folder"):
+        raise DataError(
+            f"{place.name}: plain text has no column '{group}' for `group`",
+            expected="a csv, tsv, jsonl, json or parquet file",
+            fix="name a file with columns, or say `group: ''` for this source",
+        )
+    return RowMaker(names, pair, label, labels, data.label_separator, mentions, fields, group)
 
 
 def reading(source: SourceConfig, wanted: tuple[str, ...] | None, split: Split) -> Reading:

@@ -167,7 +167,7 @@ def _limits(record: RunRecord) -> list[str]:
         limits.append("No baseline was run beside it.")
     if record.kind == "classification" and not record.calibration:
         limits.append("Its probabilities were not checked against how often they are right.")
-    overlap = record.data_facts.get("rows_in_train_and_test")
+    overlap = record.data_facts.get("splits", {}).get(record.split, {}).get("also in train")
     if overlap:
         limits.append(f"{_number(overlap)} {record.split} rows stand in the training rows too.")
     rare = [line["label"] for line in record.per_class if line.get("support", 0) < 30]

@@ -37,6 +37,9 @@ from encodery.training.loop import Objective
 from encodery.training.recipe import LabelledConfig
 from encodery.training.target_words import tokenizer_of_targets, with_target_tokenizer, writing_objective
 
+_MANY_IN_TRAIN = 0.02
+"""From this share of held rows on that are training rows as well, a run says so when it begins."""
+
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult
 
@@ -77,6 +80,7 @@ class Finetuning:
         )
         self.validation = self._held("validation")
         self.test = self._held("test")
+        self.in_train = self._in_train()
         if self.validation is None and self.test is None:
             raise ConfigError(
                 "there is no validation and no test data to measure the result on",
@@ -176,6 +180,18 @@ class Finetuning:
         known = self.store.facts.get("fields")
         return held_rows(self.reading, split, self.tokenizer, self.store.label_names, known)
 
+    def _in_train(self) -> dict[str, int]:
+        """How many held rows have the texts of a training row, by split; many make figures that flatter, so it says."""
+        held = {name: one for name, one in (("validation", self.validation), ("test", self.test)) if one}
+        train = np.unique(self.store.row_keys())
+        found = {name: int(np.isin(one.store.row_keys(), train).sum()) for name, one in held.items()}
+        for name, known in found.items():
+            share = known / max(1, held[name].store.rows)
+            if share >= _MANY_IN_TRAIN:
+                what = "weights and settings are chosen by what is known" if name == "validation" else "scores flatter"
+                self.run.progress.say(f"{share:.0%} of the {name} rows ({known:,}) stand in train as well: {what}")
+        return found
+
     def _baselines(self, judge: Judge, scored: HeldRows) -> list[ComparisonRow]:
         wanted = [name for name in self.compared if name != "scratch"]
         if not wanted:
@@ -209,6 +225,9 @@ class Finetuning:
         curves = run.curves(run.folder)
         stores = {"train": self.store}
         stores |= {name: held.store for name, held in (("validation", self.validation), ("test", self.test)) if held}
+        facts = run.data_facts(stores, self.store, self.tokenizer)
+        for name, known in self.in_train.items():
+            facts["splits"][name]["also in train"] = known
         language = self.tokenizer.facts().get("rules", {}).get("language")
         return replace(
             base_record(recipe.name, own.judge.task, run.command),
@@ -216,7 +235,7 @@ class Finetuning:
             parameters=count(model),
             comparison=comparison,
             curves=curves,
-            data_facts=run.data_facts(stores, self.store, self.tokenizer) | getattr(self.objective, "facts", {}),
+            data_facts=facts | getattr(self.objective, "facts", {}),
             config=recipe.model_dump(mode="json"),
             diagnoses=diagnoses(curves, None) + own.judge.diagnoses(own.found),
             notes=notes,

@@ -17,6 +17,7 @@ from encodery.data.corpus import Reading
 from encodery.data.languages import guess_language, script_shares
 from encodery.data.ledger import Ledger
 from encodery.data.rows import Row
+from encodery.data.source_config import DataConfig
 from encodery.data.sources import Split, columns, has_split, total_bytes
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
 from encodery.trained import Trained
@@ -31,6 +32,8 @@ VERY_LONG = 100_000
 """Characters from which on a text is worth a remark: often a whole file that was meant to be many rows."""
 _SAMPLED_TEXTS = 1000
 _EXAMPLES = 3
+_EASIER = 0.25
+"""So much larger may the share of validation rows be than that of test rows that have a text in common with train."""
 # Examples are looked up by reading again, so only among the first rows.
 _EXAMPLE_ROWS = 200_000
 
@@ -46,7 +49,9 @@ class Repeated:
 
 @dataclass
 class SplitView:
-    """One split. `characters` and `tokens` count texts by length; `tokens` covers every `token_step`-th row."""
+    """One split. `characters` and `tokens` count texts by length; `tokens` covers every `token_step`-th row. `in_train`
+    are rows that are training rows as well; of pairs, `parts_in_train` are those whose text, or whose second text, is
+    that of a training row, by the name of the column."""
 
     name: Split
     rows: int = 0
@@ -63,6 +68,7 @@ class SplitView:
     copies: int = 0
     contradictions: int = 0
     in_train: int = 0
+    parts_in_train: dict[str, int] = field(default_factory=dict)
     repeated: list[Repeated] = field(default_factory=list)
     shared: list[Repeated] = field(default_factory=list)
     language: str = "unknown"
@@ -136,7 +142,7 @@ def look_at_data(resolved: Resolved[Recipe]) -> DataView:
     if recipe.start_from is not None:
         limit = min(limit, Trained.load(resolved.base / recipe.start_from).model.config.encoder.max_length)
     view = DataView([], found, described, limit, long, recipe.labels)
-    train_keys = np.zeros(0, np.uint64)
+    train_keys, train_parts = np.zeros(0, np.uint64), list[np.ndarray]()
     names: tuple[Split, ...] = ("train", "validation", "test")
     for name in names:
         if not has_split(recipe.data, name):
@@ -145,14 +151,22 @@ def look_at_data(resolved: Resolved[Recipe]) -> DataView:
         keys = look.carry_out()
         look.view.made = name == "validation" and recipe.data.validation is None
         if name == "train":
-            train_keys = np.unique(keys)
+            train_keys, train_parts = np.unique(keys), [np.unique(part) for part in look.parts()]
         else:
             shared = np.isin(keys, train_keys)
             look.view.in_train = int(shared.sum())
             look.view.shared = look.examples(np.flatnonzero(shared)[:_EXAMPLES], keys)
+            for column, part, known in zip(_parts_of(recipe.data), look.parts(), train_parts):
+                look.view.parts_in_train[column] = int(np.isin(part, known).sum())
         view.splits.append(look.view)
     view.remarks = remarks(view)
     return view
+
+
+def _parts_of(data: DataConfig) -> tuple[str, ...]:
+    """The columns of a pair, in the words of the recipe; none where rows are single texts."""
+    text = data.text if isinstance(data.text, str) else " ".join(data.text)
+    return (text, data.pair) if data.pair is not None else ()
 
 
 class _Look:
@@ -167,6 +181,7 @@ class _Look:
         size = total_bytes(reading.data, name, base=reading.base)
         self.view.token_step = max(1, -(-size // TOKENISED_BYTES))
         self.keys = array("Q")
+        self.pairs = array("Q"), array("Q")
         self.labelled = array("Q")
         self.sample: list[str] = []
         self.numbers = array("d")
@@ -196,9 +211,17 @@ class _Look:
         view.language, view.scripts = guess_language(self.sample), script_shares(self.sample)
         return keys
 
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """The digests of first and second texts, (rows,) uint64 twice; both empty where rows are single texts."""
+        first, second = (np.frombuffer(keys, dtype=np.uint64) for keys in self.pairs)
+        return first, second
+
     def _count(self, row: Row) -> None:
         view, text = self.view, row.text
         self.keys.append(_digest(f"{_folded(text)}\n{_folded(row.pair or '')}"))
+        if row.pair is not None:
+            for keys, part in zip(self.pairs, (text, row.pair)):
+                keys.append(_digest(_folded(part)))
         if isinstance(row.label, str):
             view.labels[row.label] += 1
         elif isinstance(row.label, list):
@@ -301,6 +324,8 @@ def remarks(view: DataView) -> list[str]:
                 f"{other.in_train:,} of {other.rows:,} {other.name} texts ({other.in_train / other.rows:.1%}) stand "
                 "in train as well: scores will flatter. Remove them from one of the two."
             )
+        if other.name == "validation":
+            found += _easier_than_the_test(other, view.split("test"))
         unseen = sorted(set(other.labels) - set(train.labels))
         if unseen:
             shown = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
@@ -334,3 +359,22 @@ def remarks(view: DataView) -> list[str]:
             f"{train.longest[1]}): are they meant as one document each? See data.train.documents."
         )
     return found
+
+
+def _easier_than_the_test(validation: SplitView, test: SplitView | None) -> list[str]:
+    """The texts of pairs that validation has in common with train, and the test has not."""
+    if test is None or not test.rows or not validation.rows:
+        return []
+    shares = {
+        column: (known / validation.rows, test.parts_in_train.get(column, 0) / test.rows)
+        for column, known in validation.parts_in_train.items()
+    }
+    easier = {column: share for column, share in shares.items() if share[0] > share[1] + _EASIER}
+    if not easier:
+        return []
+    column, (share, of_test) = max(easier.items(), key=lambda one: one[1][0] - one[1][1])
+    return [
+        f"{share:.0%} of the validation rows have a {column} that is in train, and {of_test:.0%} of the test rows: "
+        "what is chosen by validation is chosen for texts that are known, and its figures flatter. Leave "
+        f"data.validation out and set data.group={column}, so that validation has values of its own there."
+    ]
