@@ -1,8 +1,9 @@
 """Try a recipe without its test rows: python bench/quality/folds.py RECIPE [KEY=VALUE ...].
 
-The training and validation rows together are shuffled and cut into folds. The first run pretrains, on its training rows
-and what the recipe adds; the others start from that encoder, which has thus seen their texts, but no label. Each learns
-from all folds but one and is scored on that one, with a twenty-fifth of its training rows to choose the weights by.
+The training and validation rows together are shuffled and cut into folds, groups (data.group) as a whole. The first
+run pretrains, on its training rows and what the recipe adds; the others start from that encoder, which has thus seen
+their texts, but no label. Each learns from all folds but one and is scored on that one, with a twenty-fifth of its
+training rows to choose the weights by.
 KEY=VALUE changes the recipe. --start takes an encoder that an earlier call pretrained, so that settings of fine-tuning
 are compared from the same weights. Every fold that is done is printed, with what stands behind it, and kept: the same
 command goes on where it was stopped. $ENCODERY_DATA names the folder of the data sets.
@@ -23,15 +24,17 @@ import yaml
 from run import OWN, RECIPES, WORK
 
 
-def cut(files: list[str], folder: Path, folds: int, seed: int = 5) -> None:
-    """Write train and scored rows of every fold."""
+def cut(files: list[str], folder: Path, folds: int, group: str | None = None, seed: int = 5) -> None:
+    """Write train and scored rows of every fold; those of a group, where the recipe names its column, together."""
     text = [Path(os.path.expandvars(file)).read_text(encoding="utf-8") for file in files]
     rows = [line for part in text for line in part.splitlines() if line.strip()]
     random.Random(seed).shuffle(rows)
+    groups = [json.loads(row)[group] for row in rows] if group is not None else range(len(rows))
+    number_of = {one: number for number, one in enumerate(dict.fromkeys(groups))}
     for fold in range(folds):
         parts: dict[str, list[str]] = {"train": [], "scored": []}
-        for number, row in enumerate(rows):
-            parts["scored" if number % folds == fold else "train"].append(row)
+        for one, row in zip(groups, rows):
+            parts["scored" if number_of[one] % folds == fold else "train"].append(row)
         for part, chosen in parts.items():
             (folder / f"{part}-{fold}.jsonl").write_text("\n".join(chosen) + "\n", encoding="utf-8")
 
@@ -68,7 +71,13 @@ def main() -> None:
     recipe = yaml.safe_load((RECIPES / f"{asked.recipe}.yaml").read_text(encoding="utf-8"))
     folder = WORK / "folds" / f"{asked.recipe}-{asked.name}"
     folder.mkdir(parents=True, exist_ok=True)
-    cut([recipe["data"]["train"], recipe["data"]["validation"]], folder, asked.folds)
+    data = recipe["data"]
+    files = [
+        data[split] if isinstance(data[split], list) else [data[split]]
+        for split in ("train", "validation")
+        if split in data
+    ]
+    cut([file for several in files for file in several], folder, asked.folds, data.get("group"))
     found: list[dict[str, float]] = []
     for fold in range(asked.folds):
         start = (asked.start and asked.start.resolve()) or (
