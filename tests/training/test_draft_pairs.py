@@ -56,6 +56,18 @@ def test_two_texts_belong_together(tmp_path: Path) -> None:
     assert (recipe.data.text, recipe.data.pair, recipe.data.label) == ("query", "document", None)
 
 
+def test_what_rows_have_in_common_stays_together(tmp_path: Path) -> None:
+    rows = told(query="what is it", document="a long text about what it is")
+    assert drafted(rows, tmp_path).data.group is None
+    for number, row in enumerate(rows):
+        row["query"] = f"what is it {number % 40}"
+    (tmp_path / "again").mkdir()
+    assert drafted(rows, tmp_path / "again", task="embed").data.group == "query"
+    # With validation rows of their own there is nothing to keep together.
+    files = [table(tmp_path / name, rows) for name in ("train.jsonl", "dev.jsonl")]
+    assert look_at_files(files, task="embed").group is None
+
+
 def test_numbers_say_how_close_two_texts_are(tmp_path: Path) -> None:
     rows = [{**row, "score": number / 10} for number, row in enumerate(told(one="some words", two="other words"))]
     recipe = drafted(rows, tmp_path, task="embed", label="score")

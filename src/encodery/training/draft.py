@@ -20,6 +20,7 @@ from encodery.training.draft_columns import (
     counted,
     intent_column,
     label_column,
+    often_the_same,
     pair_column,
     task_of,
     text_column,
@@ -58,6 +59,7 @@ class Draft:
     tags: TagsSeen | None = None
     pointing: PointingSeen | None = None
     pairs: PairsSeen | None = None
+    group: str | None = None
 
     @property
     def max_length(self) -> int:
@@ -150,6 +152,7 @@ def look_at_files(
         seen,
         pointing,
         pairs,
+        None if "validation" in splits else often_the_same(table, text, pair),
     )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from encodery.errors import DataError
+from encodery.training.draft_tags import text_of
 
 TaskName = Literal[
     "classify", "multilabel", "regress", "ordinal", "tag", "answer", "choose", "embed", "write", "masked"
 ]
 _FEW_LABELS = 200
+OFTEN = 0.2
+"""From this share of rows on whose text came before, a column is one that rows have in common."""
 _LABEL_NAMES = {
     *("label", "labels", "class", "category", "target", "topic", "intent", "sentiment", "rating", "stars"),
     *("score", "y", "tag", "tags"),
@@ -147,3 +151,14 @@ def counted(values: list[Any], task: TaskName, separator: str) -> Counter[str]:
             parts = value if isinstance(value, list) else str(value).split(separator)
             counts.update(str(part).strip() for part in parts if str(part).strip())
     return counts
+
+
+def often_the_same(table: Mapping[str, Sequence[Any]], text: str | list[str], pair: str | None) -> str | None:
+    """The column of a pair whose texts come again in many rows, such as that of a context which is asked several
+    questions: a model that has seen it there knows it. None where neither does."""
+    if pair is None or not isinstance(text, str):
+        return None
+    rows = len(table[text])
+    again = {name: rows - len(set(map(text_of, table[name]))) for name in (text, pair)}
+    most = max(again, key=again.__getitem__)
+    return most if again[most] >= OFTEN * rows else None

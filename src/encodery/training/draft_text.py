@@ -77,6 +77,8 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
             lines.append(_line(f"  {split}: {paths[0] if len(paths) == 1 else '[' + ', '.join(paths) + ']'}", why))
     if "validation" not in files:
         lines.append(_line("  validation_share: 0.1", "kept apart from train, by a hash; or validation: FILE"))
+    if draft.group is not None:
+        lines.append(_line(f"  group: {quoted(draft.group)}", "rows that have it in common stay on one side"))
     if "test" not in files:
         lines.append(_line("  # test: FILE", "rows that are scored once, at the end"))
     if draft.format not in ("text", "folder") or draft.task != "masked":
