@@ -113,9 +113,9 @@ def run(name: str, changes: list[str]) -> dict[str, Any]:
         "rows": record["data_facts"]["splits"]["test"]["rows"],
         "main_metric": record["main_metric"],
         "metrics": {metric: record["metrics"][metric] for metric in asked.goals},
-        "compared": [{key: one[key] for key in ("name", "metric", "note") if one.get(key)} for one in compared],
+        "compared": [{key: one[key] for key in ("name", "metric", "note", "gain") if one.get(key)} for one in compared],
         "note": own.get("note") or "",
-        "said": [note for note in record["notes"] if "against" in note],
+        "said": [gained(record["main_metric"], one) for one in compared if one.get("gain")],
         "minutes": round(minutes, 1),
         "date": time.strftime("%Y-%m-%d"),
         "hardware": f"{record['hardware']['cpu']}, {record['hardware']['threads']} threads",
@@ -148,6 +148,14 @@ def said(metric: str, found: dict[str, Any]) -> str:
     """91.2 (90.5 to 91.8)."""
     value, low, high = (figure(metric, found[end]) for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def gained(metric: str, row: dict[str, Any]) -> str:
+    """against TF-IDF +1.4 (+0.1 to +2.7)."""
+    value, low, high = (
+        row["gain"][end] if metric in RAW else 100 * row["gain"][end] for end in ("value", "low", "high")
+    )
+    return f"against {row['name']} {value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def reached(metric: str, goal: float | str, row: dict[str, Any]) -> bool:

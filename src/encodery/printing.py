@@ -18,6 +18,7 @@ from encodery.evaluation.wording import (
     seconds_text,
     shortened,
     value_text,
+    verdict,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def show_run(console: Console, result: RunResult) -> None:
     elif record.metrics:
         for name in record.metrics:
             say(console, f"{name.replace('_', ' ')}: {value_text(record.metric(name).value, name)}")
-    for line in [headline(record), *record.diagnoses, *record.notes]:
+    for line in [headline(record), *verdict(record), *record.diagnoses, *record.notes]:
         if line:
             say(console, line)
     say(console, f"model:  {result.folder}")

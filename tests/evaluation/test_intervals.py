@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from encodery.errors import DataError
-from encodery.evaluation.intervals import Metric, from_resamples, paired_difference, resampled_sums
+from encodery.evaluation.intervals import Metric, difference, from_resamples, paired_difference, resampled_sums
 from encodery.evaluation.metrics import score_labels, score_numbers
 
 
@@ -69,6 +69,31 @@ def test_paired_difference_sees_a_small_steady_gain_that_separate_intervals_miss
     assert not paired_difference(rng.random(500) < 0.8, rng.random(500) < 0.8, rng).excludes_zero
     with pytest.raises(DataError):
         paired_difference(a, b[:-1], rng)
+
+
+def test_any_two_metrics_of_the_same_rows_differ_by_as_much_as_their_rows_do():
+    truth = np.random.default_rng(5).normal(size=800)
+    near, far = (truth + np.random.default_rng(6).normal(size=800) * noise for noise in (0.5, 0.53))
+    found = [
+        score_numbers(guess, truth, rng=np.random.default_rng(1), resamples=400)["spearman"] for guess in (near, far)
+    ]
+    gain = difference(*found)
+    assert gain is not None and gain.value == pytest.approx(found[0].value - found[1].value)
+    # The same noise, a little smaller: every sample of the rows shows it, though the intervals overlap.
+    assert gain.excludes_zero and found[0].low < found[1].high
+    right = [(np.random.default_rng(seed).random(500) < 0.8).astype(int) for seed in (7, 8)]
+    accuracies = [
+        score_labels(np.eye(2)[one], np.ones(500, int), ["a", "b"], rng=np.random.default_rng(2), resamples=400)[
+            "accuracy"
+        ]
+        for one in right
+    ]
+    gain = difference(*accuracies)
+    by_rows = paired_difference(*right, np.random.default_rng(2), resamples=400)
+    assert (gain.value, gain.low, gain.high) == pytest.approx((by_rows.value, by_rows.low, by_rows.high))
+    assert difference(Metric(0.5), found[0]) is None
+    assert difference(from_resamples(np.array([1.0, 2.0])), found[0]) is None
+    assert "resampled" not in found[0].to_dict() and Metric.from_dict(found[0].to_dict()) == found[0]
 
 
 def test_a_metric_reads_well_and_survives_a_round_trip():

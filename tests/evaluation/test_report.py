@@ -248,7 +248,11 @@ def test_headline_and_verdict_in_plain_words():
     better, tie, worse = verdict(record)
     assert better.startswith("Better than TF-IDF")
     assert tie.startswith("No better than plain")
-    assert worse.startswith("Worse than rival")
+    assert worse == "Worse than rival: by more than the interval. Here that is the one to use."
+    rows[0] = ComparisonRow("TF-IDF", Metric(0.891), gain=Metric(0.021, -0.001, 0.043))
+    assert verdict(record)[0] == (
+        "No better than TF-IDF, as far as these rows can tell: +2.1 points (-0.1 to +4.3) on the same rows."
+    )
     stuck = RunRecord(name="x", kind="pretraining", curves=[{"step": 9, "validation_loss": 6.88}], entropy_line=6.9)
     assert "no better than guessing by frequency" in headline(stuck)
     assert "where guessing by frequency alone would leave 992" in headline(pretraining())
@@ -263,7 +267,13 @@ def test_for_errors_lower_is_better():
         main_metric="mse",
         metrics={"mse": Metric(0.5, 0.4, 0.6).to_dict()},
     )
-    assert verdict(record) == ["Better than ridge by more than the interval."]
+    assert verdict(record) == ["Better than ridge: by more than the interval."]
+    rows[0] = ComparisonRow("ridge", Metric(0.9), gain=Metric(-0.4, -0.9, 0.1))
+    assert verdict(record) == [
+        "No better than ridge, as far as these rows can tell: -0.400 (-0.900 to +0.100) on the same rows."
+    ]
+    rows[0] = ComparisonRow("ridge", Metric(0.9), gain=Metric(-0.4, -0.5, -0.3))
+    assert verdict(record) == ["Better than ridge: -0.400 (-0.500 to -0.300) on the same rows."]
 
 
 @pytest.mark.parametrize("make", [classification, pretraining, multilabel, regression])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,17 @@ DRAWS_AT_ONCE = 2_000_000  # random row numbers held at a time: about 16 MB, wha
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with the ends of its 95 % interval; `None` where not defined, and `note` says why."""
+    """A value with the ends of its 95 % interval; `None` where not defined, and `note` says why. `resampled` are the
+    values of the bootstrap samples, while a run lasts: for `difference`."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
     note: str = ""
+    resampled: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"value": self.value, "low": self.low, "high": self.high, "note": self.note}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Metric:
@@ -91,17 +93,30 @@ def from_resamples(
     a resample inflates by construction (a calibration error: repeated rows look like more miscalibration).
     """
     value, again = float(values[0]), np.asarray(values[1:], dtype=np.float64)
-    again = again[np.isfinite(again)]
+    finite = np.isfinite(again)
     if not np.isfinite(value):
         return Metric(None, note=note or "not defined for these rows")
-    if len(again) == 0:
+    if not finite.any():
         return Metric(value, note=note)
     if recentre:
-        again = again + (value - again.mean())
-    low, high = np.percentile(again, [2.5, 97.5])
+        again = again + (value - again[finite].mean())
+    low, high = np.percentile(again[finite], [2.5, 97.5])
     if bounds is not None:
         low, high = np.clip([low, high], *bounds)
-    return Metric(value, float(low), float(high), note)
+    return Metric(value, float(low), float(high), note, again)
+
+
+def difference(one: Metric, other: Metric) -> Metric | None:
+    """`one - other` with its interval, whatever the metric (paired bootstrap, Koehn 2004); None where it has none.
+
+    Both are of the same rows, with as many samples from generators of the same seed: then each sample has the same rows
+    for both, and how hard they are cancels out. With other samples the interval would be too wide, not too narrow.
+    """
+    if one.value is None or other.value is None or one.resampled is None or other.resampled is None:
+        return None
+    if len(one.resampled) != len(other.resampled):
+        return None
+    return from_resamples(np.append(one.value - other.value, one.resampled - other.resampled))
 
 
 def paired_difference(

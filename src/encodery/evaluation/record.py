@@ -27,16 +27,20 @@ RunKind = Literal[
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One line of the table of what was compared: a baseline, or this run, with its cost."""
+    """One line of the table of what was compared: a baseline, or this run, with its cost. `gain` is what this run has
+    more than it (of errors: less is better, so a good one is below 0), on the same rows."""
 
     name: str
     metric: Metric
     parameters: int | None = None
     seconds: float | None = None
     note: str = ""
+    gain: Metric | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {part.name: getattr(self, part.name) for part in fields(self)} | {"metric": self.metric.to_dict()}
+        gain = self.gain.to_dict() if self.gain is not None else None
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return values | {"metric": self.metric.to_dict(), "gain": gain}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ComparisonRow:
@@ -46,6 +50,7 @@ class ComparisonRow:
             values.get("parameters"),
             values.get("seconds"),
             values.get("note") or "",
+            Metric.from_dict(values["gain"]) if values.get("gain") else None,
         )
 
 

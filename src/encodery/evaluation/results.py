@@ -6,13 +6,14 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from encodery.data.corpus import HeldRows
-from encodery.evaluation.intervals import paired_difference
+from encodery.evaluation.intervals import difference
 from encodery.evaluation.judges.judge import Judge
 from encodery.evaluation.record import ComparisonRow, RunKind, RunRecord
 from encodery.evaluation.settings import EvaluationConfig
@@ -55,22 +56,10 @@ def contender_row(contender: Contender, scored: HeldRows, evaluation: Evaluation
     return ComparisonRow(contender.name, metric, contender.parameters, contender.seconds, contender.note)
 
 
-def pairwise_notes(own: Contender, others: list[Contender], scored: HeldRows, seed: int) -> list[str]:
-    """One sentence for each other model: whether the difference on the same rows is beyond chance."""
-    mine = own.judge.each(own.found, scored)
-    notes = []
-    for other in others:
-        theirs = other.judge.each(other.found, scored)
-        if mine is None or theirs is None:
-            continue
-        gain = paired_difference(mine, theirs, np.random.default_rng(seed))
-        assert gain.value is not None and gain.low is not None and gain.high is not None
-        sure = "beyond chance" if gain.excludes_zero else "within chance"
-        notes.append(
-            f"{own.name} against {other.name}, same rows: {100 * gain.value:+.1f} points "
-            f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), {sure}."
-        )
-    return notes
+def with_gains(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The table with what its last line, the run itself, has more than each of the others."""
+    *others, own = rows
+    return [replace(row, gain=difference(own.metric, row.metric)) for row in others] + [own]
 
 
 def diagnoses(curves: list[dict[str, Any]], entropy: float | None) -> list[str]:

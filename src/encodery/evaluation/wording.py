@@ -97,20 +97,36 @@ def headline(record: RunRecord) -> str:
 
 
 def verdict(record: RunRecord) -> list[str]:
-    """For every rival: does this run win beyond its interval, lose beyond it, or is it a tie?"""
+    """For every rival: does this run win beyond chance, lose beyond it, or is it a tie?"""
     own, name = record.metric(), record.main_metric
     lines = []
     for row in _rivals(record):
         value = row.metric.value
         if own.value is None or own.low is None or own.high is None or value is None:
             continue
-        if own.low <= value <= own.high:
-            lines.append(f"No better than {row.name}, as far as these rows can tell: it lies inside the interval.")
-        elif better(own.value, value, name):
-            lines.append(f"Better than {row.name} by more than the interval.")
+        if row.gain is not None:
+            tie, said = not row.gain.excludes_zero, f"{gain_text(row.gain, name)} on the same rows"
         else:
-            lines.append(f"Worse than {row.name} by more than the interval: on these rows, that is the one to use.")
+            tie = own.low <= value <= own.high
+            said = "it lies inside the interval" if tie else "by more than the interval"
+        if tie:
+            lines.append(f"No better than {row.name}, as far as these rows can tell: {said}.")
+        elif better(own.value, value, name):
+            lines.append(f"Better than {row.name}: {said}.")
+        else:
+            lines.append(f"Worse than {row.name}: {said}. Here that is the one to use.")
     return lines
+
+
+def gain_text(gain: Metric, name: str) -> str:
+    """`+1.4 points (+0.1 to +2.7)`; without points where the metric is no share of rows."""
+    ends = [end for end in (gain.value, gain.low, gain.high) if end is not None]
+    if name in AS_PERCENT:
+        value, *interval = (f"{100 * end:+.1f}" for end in ends)
+        value += " points"
+    else:
+        value, *interval = (f"{end:+.3f}" if abs(end) < 10 else f"{end:+,.4g}" for end in ends)
+    return f"{value} ({' to '.join(interval)})" if interval else value
 
 
 def _rivals(record: RunRecord) -> list[ComparisonRow]:

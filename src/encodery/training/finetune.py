@@ -19,7 +19,7 @@ from encodery.errors import ConfigError, DataError
 from encodery.evaluation.judges.judge import Comparison, Judge
 from encodery.evaluation.judges.of_tasks import judge_of
 from encodery.evaluation.record import ComparisonRow, RunRecord
-from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, pairwise_notes
+from encodery.evaluation.results import Contender, base_record, contender_row, diagnoses, with_gains
 from encodery.model import Model, count, without_companions
 from encodery.objectives.causal import Causal, CausalConfig
 from encodery.objectives.choices import Choices, ChoicesConfig
@@ -105,9 +105,9 @@ class Finetuning:
             others.append(self._contender(0, scored, scratch=True)[0])
         comparison = self._baselines(own.judge, scored)
         comparison += [contender_row(one, scored, recipe.evaluation, recipe.seed) for one in [*others, own]]
+        comparison = with_gains(comparison)
         notes = [
             f"Scored on the {'test' if self.test is not None else 'validation'} rows ({len(scored.rows):,}).",
-            *pairwise_notes(own, others, scored, recipe.seed),
             *(f"{contender.name}: {contender.note}." for contender in [own, *others] if contender.note),
             *self._seed_notes([contender for contender, _, _ in fine_tuned], scored),
         ]
