@@ -106,6 +106,21 @@ def facts(folder: Path) -> list[dict[str, Any]]:
     return [*found, metrics["metrics"], *({**row, "seconds": 0} for row in metrics["comparison"])]
 
 
+def test_a_run_says_which_rows_it_is_scored_on_were_learned(recipe: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [*file.read_text(encoding="utf-8").splitlines()[:30], json.dumps({"text": "a new one", "label": "good"})]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    changes = ["data.test=test.jsonl", "training.budget=1 steps", "pretrain=null", f"output={tmp_path / 'run'}"]
+    result = encodery.train(recipe, *changes)
+    splits = result.record.data_facts["splits"]
+    assert (splits["test"]["also in train"], splits["test"]["rows"]) == (30, 31)
+    held = [json.loads(line)["text"] for line in (tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert splits["validation"]["also in train"] >= sum(text in texts for text in held)
+    assert any("97% of the test rows (30)" in line and "scores flatter" in line for line in result.record.diagnoses)
+    assert "test rows stand in the training rows too" in (result.folder / "card.md").read_text(encoding="utf-8")
+
+
 def test_the_same_recipe_gives_the_same_model_twice(recipe: Path, tmp_path: Path) -> None:
     changes = ["pretrain=null", "training.budget=5 steps", "evaluation.compare=[]"]
     one, other = (encodery.train(recipe, *changes, f"output={tmp_path / name}") for name in ("a", "b"))

@@ -81,6 +81,9 @@ class Finetuning:
         self.validation = self._held("validation")
         self.test = self._held("test")
         self.in_train = self._in_train()
+        self.flattered = self._flattered()
+        for line in self.flattered:
+            run.progress.say(line)
         if self.validation is None and self.test is None:
             raise ConfigError(
                 "there is no validation and no test data to measure the result on",
@@ -181,16 +184,24 @@ class Finetuning:
         return held_rows(self.reading, split, self.tokenizer, self.store.label_names, known)
 
     def _in_train(self) -> dict[str, int]:
-        """How many held rows have the texts of a training row, by split; many make figures that flatter, so it says."""
-        held = {name: one for name, one in (("validation", self.validation), ("test", self.test)) if one}
+        """How many held rows have the texts of a training row, by split."""
         train = np.unique(self.store.row_keys())
-        found = {name: int(np.isin(one.store.row_keys(), train).sum()) for name, one in held.items()}
-        for name, known in found.items():
-            share = known / max(1, held[name].store.rows)
+        return {name: int(np.isin(store.row_keys(), train).sum()) for name, store in self._held_stores().items()}
+
+    def _flattered(self) -> list[str]:
+        """What is to be said of splits with many rows of train."""
+        found = []
+        for name, store in self._held_stores().items():
+            share = self.in_train[name] / max(1, store.rows)
             if share >= _MANY_IN_TRAIN:
-                what = "weights and settings are chosen by what is known" if name == "validation" else "scores flatter"
-                self.run.progress.say(f"{share:.0%} of the {name} rows ({known:,}) stand in train as well: {what}")
+                what = "weights are chosen by what is known" if name == "validation" else "scores flatter"
+                found.append(
+                    f"{share:.0%} of the {name} rows ({self.in_train[name]:,}) stand in train as well: {what}."
+                )
         return found
+
+    def _held_stores(self) -> dict[str, TokenStore]:
+        return {name: held.store for name, held in (("validation", self.validation), ("test", self.test)) if held}
 
     def _baselines(self, judge: Judge, scored: HeldRows) -> list[ComparisonRow]:
         wanted = [name for name in self.compared if name != "scratch"]
@@ -223,8 +234,7 @@ class Finetuning:
     ) -> RunRecord:
         run, recipe = self.run, self.recipe
         curves = run.curves(run.folder)
-        stores = {"train": self.store}
-        stores |= {name: held.store for name, held in (("validation", self.validation), ("test", self.test)) if held}
+        stores = {"train": self.store, **self._held_stores()}
         facts = run.data_facts(stores, self.store, self.tokenizer)
         for name, known in self.in_train.items():
             facts["splits"][name]["also in train"] = known
@@ -237,7 +247,7 @@ class Finetuning:
             curves=curves,
             data_facts=facts | getattr(self.objective, "facts", {}),
             config=recipe.model_dump(mode="json"),
-            diagnoses=diagnoses(curves, None) + own.judge.diagnoses(own.found),
+            diagnoses=self.flattered + diagnoses(curves, None) + own.judge.diagnoses(own.found),
             notes=notes,
             split="test" if self.test is not None else "validation",
             language=language if language and language != "auto" else None,
