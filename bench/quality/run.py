@@ -27,6 +27,8 @@ FIGURES = HERE / "results.json"
 RAW = {"bits_per_byte", "bleu", "chrf"}
 """Metrics that are shown as they are; the others are shares, shown in percent."""
 OWN = ("pretrained encoder", "encoder")
+GUESSES = ("majority", "copy of the source")
+"""No rivals: a difference to them tells nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def run(name: str, changes: list[str]) -> dict[str, Any]:
         "metrics": {metric: record["metrics"][metric] for metric in asked.goals},
         "compared": [{key: one[key] for key in ("name", "metric", "note", "gain") if one.get(key)} for one in compared],
         "note": own.get("note") or "",
-        "said": [gained(record["main_metric"], one) for one in compared if one.get("gain")],
+        "said": [
+            gained(record["main_metric"], one) for one in compared if one.get("gain") and one["name"] not in GUESSES
+        ],
         "minutes": round(minutes, 1),
         "date": time.strftime("%Y-%m-%d"),
         "hardware": f"{record['hardware']['cpu']}, {record['hardware']['threads']} threads",
