@@ -18,6 +18,7 @@ from encodery.data.samples import SampleMaker
 from encodery.data.sources import Row
 from encodery.data.store import LabelKind, store_in_memory
 from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
+from encodery.evaluation.record import RunRecord
 from encodery.model import Model, ModelConfig
 from encodery.objectives.masked import Masked, MaskedConfig
 from encodery.objectives.supervised import Supervised, SupervisedConfig
@@ -179,3 +180,10 @@ def make_fit(
     tokens = int(sample_lengths(store, maker).sum())
     precision = Precision(torch.float32, "fp32, for the test")
     return Fit(model, judge, loader, config, precision, seed, tokens, score if validate else None)
+
+
+def compared_in_pairs(record: RunRecord) -> None:
+    """Every model of the table but the run itself was scored on the same draws of the rows."""
+    *others, own = record.comparison
+    assert others and all(row.gain is not None and row.gain.low is not None for row in others)
+    assert own.gain is None

@@ -343,3 +343,41 @@ def test_pictures_are_what_the_code_draws(name: str, tmp_path: Path) -> None:
     assert abs(anew.shape[0] - kept.shape[0]) <= 8 and abs(anew.shape[1] - kept.shape[1]) <= 8
     height, width = np.minimum(anew.shape, kept.shape)
     assert np.abs(anew[:height, :width] - kept[:height, :width]).mean() < 4, "run: python docs/pictures.py"
+
+
+def lines_of(page: str) -> list[list[str]]:
+    """The cells of every line of every table of a page that has a name, without stars."""
+    lines = (ROOT / page).read_text(encoding="utf-8").replace("**", "").splitlines()
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [cells for cells in found if cells[0].strip("- ")]
+
+
+def test_figures_of_the_readme_are_those_of_the_bench() -> None:
+    """Each result with its interval stands in the line of its set, and so do the minutes."""
+    measured: dict[str, str] = {}
+    for cells in lines_of("bench/quality/RESULTS.md"):
+        measured[cells[0]] = measured.get(cells[0], "") + " | ".join(cells)
+    checked = 0
+    for name, *cells in (cells for cells in lines_of("README.md") if cells[0].split()[0] in measured):
+        line = measured[name.split()[0]]
+        for figure in cells[:2]:
+            assert figure in line, f"{name}: {figure} is not in bench/quality/RESULTS.md"
+        assert f" {cells[2].split()[0]} " in line, f"{name}: {cells[2]}"
+        checked += 1
+    assert checked >= 14
+
+
+def test_what_five_minutes_are_worth_is_what_the_bench_found() -> None:
+    measured = {cells[0].split(" (")[0]: cells for cells in lines_of("bench/pretraining/RESULTS.md")}
+    called = {
+        "embeddings from co-occurrence counts alone": "co-occurrence alone",
+        "masked tokens, blocks that grow": "3 blocks, grown from 1",
+    }
+    checked = 0
+    for name, *figures in lines_of("docs/04_objectives.md"):
+        name = name.split(" (")[0]
+        row = measured.get(called.get(name, name))
+        if row is not None and len(figures) == 4:
+            assert figures == [cell.split(" (")[0] for cell in row[1:5]], name
+            checked += 1
+    assert checked == 11

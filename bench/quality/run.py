@@ -82,10 +82,10 @@ HEAD = """\
 # Quality on public sets, from scratch on one or two CPU cores
 
 Made by `python bench/quality/run.py`. Every row pretrains and learns anew, without outside weights; text comes from
-the set itself and from the sets that its recipe names. Choices were made on training and validation rows; the test
-split is read once, by the run in this table. Intervals: 95 %, bootstrap over the test rows. "Minutes" is everything:
-tokenizer, pretraining, learning, the simple models and the encoder without pretraining, on as many threads as the line
-below the table says.
+the set itself and from the sets that its recipe names. Choices were made on training and validation rows. README.md
+says which rows are a second or third reading of the test rows, and which recipe has changed since. Intervals: 95 %,
+bootstrap over the test rows. "Minutes" is everything: tokenizer, pretraining, learning, the simple models and the
+encoder without pretraining, on as many threads as the line below the table says.
 
 | set | measure | Encodery | compared with | minutes | to reach | reached |
 |---|---|---|---|---|---|---|

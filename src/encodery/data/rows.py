@@ -143,7 +143,7 @@ class RowMaker:
         found = value.get(self.group)
         if found is None or (isinstance(found, str) and not found.strip()):
             raise _Bad(ledger.MISSING_GROUP)
-        return _folded(_class(found, ledger.NOT_A_GROUP))
+        return folded(_class(found, ledger.NOT_A_GROUP))
 
     def _label(self, value: dict[str, Any]) -> str | float | list[str]:
         found = value.get(self.label) if self.label is not None else None
@@ -291,7 +291,7 @@ def fraction(row: Row, seed: int, purpose: str) -> float:
 
     Upper case and white space do not matter, so that near copies of a text fall on the same side of a split.
     """
-    key = f"{seed}\n{_folded(row.text)}\n{_folded(row.pair or '')}"
+    key = f"{seed}\n{folded(row.text)}\n{folded(row.pair or '')}"
     if row.group is not None and purpose == "split":
         key = f"{seed}\n{row.group}"
     return stable_fraction(key, purpose)
@@ -303,5 +303,6 @@ def stable_fraction(key: str, purpose: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Without what near copies of a text differ in: upper case and white space."""
     return " ".join(text.split()).casefold()

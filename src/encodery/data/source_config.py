@@ -36,7 +36,8 @@ class SourceConfig(Config):
     label: str | None = None
     """Column of the label for this source alone (none: as `data.label` says)."""
     group: str | None = None
-    """Column of the group for this source alone (none: as `data.group` says; '': its rows have no group)."""
+    """Column of the group for this source alone (none: as `data.group` says, and no group for what `pretrain`
+    adds; '': its rows have no group)."""
     encoding: str = "utf-8"
     """Of the characters: utf-8, utf-16, gb18030, latin-1, shift_jis, ..."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -147,10 +148,7 @@ def with_more(data: DataConfig, more: list[SourceConfig]) -> DataConfig:
     """The data with more training sources. Where the rows are pairs, a source that is plain text, or names a column for
     its text and none for a second one, has single texts; each text of a pair is then a row of its own as well."""
     single = [source.pair is None and (source.text is not None or _plain(source)) for source in more]
-    more = [
-        source.model_copy(update={"group": ""}) if alone and source.group is None else source
-        for source, alone in zip(more, single)
-    ]
+    more = [source if source.group is not None else source.model_copy(update={"group": ""}) for source in more]
     if data.pair is None or not any(single):
         return data.model_copy(update={"train": [*data.train, *more]})
     of_pairs = data.model_copy(update={"train": [source for source, alone in zip(more, single) if not alone]})

@@ -16,7 +16,7 @@ from encodery.data.composing import composer, of_one_row
 from encodery.data.corpus import Reading
 from encodery.data.languages import guess_language, script_shares
 from encodery.data.ledger import Ledger
-from encodery.data.rows import Row
+from encodery.data.rows import Row, folded
 from encodery.data.source_config import DataConfig
 from encodery.data.sources import Split, columns, has_split, total_bytes
 from encodery.data.tokenizers import Tokenizer, train_tokenizer
@@ -218,10 +218,10 @@ class _Look:
 
     def _count(self, row: Row) -> None:
         view, text = self.view, row.text
-        self.keys.append(_digest(f"{_folded(text)}\n{_folded(row.pair or '')}"))
+        self.keys.append(_digest(f"{folded(text)}\n{folded(row.pair or '')}"))
         if row.pair is not None:
             for keys, part in zip(self.pairs, (text, row.pair)):
-                keys.append(_digest(_folded(part)))
+                keys.append(_digest(folded(part)))
         if isinstance(row.label, str):
             view.labels[row.label] += 1
         elif isinstance(row.label, list):
@@ -262,10 +262,6 @@ class _Look:
             shown = row.text if row.pair is None else f"{row.text}  |  {row.pair}"
             found.append(Repeated(" ".join(shown.split())[:200], int((keys == keys[place]).sum()), row.where))
         return sorted(found, key=lambda one: -one.count)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def _digest(text: str) -> int:
