@@ -24,6 +24,7 @@ def main() -> None:
 
     torch.set_num_threads(asked.threads)
     from encodery.interop.huggingface import read_huggingface
+    from encodery.model import cost_table
     from encodery.use.predict import Predictor
 
     trained = read_huggingface(asked.model)
@@ -45,7 +46,9 @@ def main() -> None:
         np.save(asked.vectors, vectors)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     p50 = 1000 * float(np.median(latencies[20:]))
-    print(json.dumps({"tokens": tokens, "seconds": seconds, "p50_ms": p50, "peak_mb": peak}))
+    flops = sum(part.flops for part in cost_table(trained.model, length=tokens // len(texts)))
+    answer = {"tokens": tokens, "seconds": seconds, "p50_ms": p50, "peak_mb": peak, "flops_per_token": flops}
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def main() -> None:
 
     torch.set_num_threads(asked.threads)
     import encodery
+    from encodery.model import cost_table
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
@@ -53,9 +54,12 @@ def main() -> None:
     rows = list(map(json.loads, journal))
     steps = [row for row in rows if row.get("kind") == "step" and (asked.epochs or asked.warm <= row["seconds"])]
     first, last = steps[0], steps[-1]
+    length = 60 if asked.name == "agnews" else 25
     answer = {
         "tokens": last["tokens"] - first["tokens"],
         "seconds": last["seconds"] - first["seconds"],
+        # Forward and backward, for texts of 25 or 60 tokens, the means of these sets.
+        "flops_per_token": 3 * sum(part.flops for part in cost_table(result.trained.model, length=length)),
         "padding": last["padding_share"],
         "wait": last["wait_share"],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -112,6 +112,18 @@ CONTENDERS["gpu"] = [
     ),
 ]
 REFERENCE = "sentence-transformers, fp32"
+DOCUMENTED = "Trainer, as documented (fp32)"
+# Which of ours is to be how many times as fast as whom; "" is the fastest that is not named here and not in int8.
+GOALS: dict[str, list[tuple[str, float, str]]] = {
+    "pretrain": [("encodery", 20, DOCUMENTED), ("encodery", 6, "Trainer, group_texts, fp32"), ("encodery", 2.5, "")],
+    "finetune": [("encodery", 10, DOCUMENTED), ("encodery", 2.5, "")],
+    "embed": [
+        ("encodery, bf16", 7, REFERENCE),
+        ("encodery, bf16", 2, ""),
+        ("encodery, int8", 1.5, "ONNX Runtime, int8"),
+    ],
+    "gpu": [("encodery", 2, "Trainer, padded, bf16, sdpa"), ("encodery", 1.3, "")],
+}
 
 
 def python_of(environment: str) -> str:
@@ -206,8 +218,25 @@ def table(group: str, result: dict[str, Any]) -> str:
     return (
         f"## {group}\n\n"
         + "\n".join(lines)
-        + f"\n\nMatrix products in the same run: {roof}.{share} {result['where']}\n"
+        + f"\n{goals(group, rows, peak['bf16'])}\nMatrix products in the same run: {roof}.{share} {result['where']}\n"
     )
+
+
+def goals(group: str, rows: dict[str, list[dict[str, Any]]], peak: float) -> str:
+    """What we reach of each goal, and the share of the machine's best bf16 products at which it asks us to compute."""
+    wanted = GOALS.get(group.split()[0], [])
+    flops = median(next(iter(rows.values())), "flops_per_token")
+    if not wanted or flops is None:
+        return ""
+    rates = {name: median(answers, "rate") or 0.0 for name, answers in rows.items()}
+    named = {name for _, _, name in wanted}
+    others = [name for name in rates if not name.startswith("encodery") and name not in named and "int8" not in name]
+    lines = ["", "| goal | reached | asks for, of the bf16 peak |", "|---|---|---|"]
+    for own, factor, name in wanted:
+        name = name or max(others, key=lambda other: rates[other])
+        asked = "" if "int8" in own else f"{factor * rates[name] * flops / 1e12 / peak:.0%}"
+        lines.append(f"| {own}: {factor:g} x {name} | {rates[own] / rates[name]:.1f} | {asked} |")
+    return "\n".join(lines) + "\n"
 
 
 def cosines(result: dict[str, Any]) -> None:
