@@ -201,9 +201,11 @@ def test_anchors_and_merge_keys(tmp_path: Path) -> None:
 def test_environment(tmp_path: Path) -> None:
     resolved = load(tmp_path, "data:\n  train: ${ROOT}/a.txt\n  text: $${ROOT}\n", ROOT="/d")
     assert resolved.config.data == Data(train=[Source(path="/d/a.txt")], text="${ROOT}")
-    (line,) = complaint(tmp_path, "data:\n  train: ${ROOT}/a.txt\n")
+    (line,) = complaint(tmp_path, "data:\n  train: ${ROOT}/a.txt\n", OTHER="/d")
     assert line.startswith("x.yaml:2: data.train: the environment variable ROOT is not set")
     assert "export ROOT=" in line
+    (line,) = complaint(tmp_path, "data:\n  train: ${ROOT}/a.txt\n")
+    assert "environment=os.environ" in line
     assert load(tmp_path, good, "data.text=${T}", T="body").config.data.text == "body"
 
 

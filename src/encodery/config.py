@@ -250,7 +250,8 @@ def _substituted(node: Node, environment: Mapping[str, str], path: Path_, proble
             return match[0][1:]
         if name not in environment:
             given = f"the environment variable {name} is not set"
-            hint = f" (set it: export {name}=..., or write the value itself)" if name else " (the name is empty)"
+            handed = f"export {name}=..." if environment else "from Python hand in environment=os.environ"
+            hint = f" (set it: {handed}, or write the value itself)" if name else " (the name is empty)"
             where = str(node.origin)
             problems.append(Problem(where, dotted(path), given, "", hint, path, "variable", node.origin.line))
         return environment.get(name, match[0])

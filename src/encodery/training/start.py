@@ -32,7 +32,8 @@ def train(
     """Carry out a recipe: a file, a mapping, or a Recipe; `overrides` are 'dotted.key=value'.
 
     The run's folder is `output`, by default runs/NAME, and is never written over: when it holds a run already, a
-    number is added to the name. Raises ConfigError, DataError, WeightsError, TrainingError, Interrupted.
+    number is added to the name. `${NAME}` in it is looked up in `environment`, which the command line hands in and a
+    program may (os.environ). Raises ConfigError, DataError, WeightsError, TrainingError, Interrupted.
     """
     if isinstance(recipe, Recipe):
         recipe = recipe.model_dump(mode="json")
