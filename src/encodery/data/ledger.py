@@ -82,7 +82,8 @@ FIXES: Final[dict[str, str]] = {
     BAD_TARGET: "write the target as one string, or as a list of strings where several are right",
     MISSING_ANSWERS: "give the row its answers ([] for none), or correct `answers:` in the recipe",
     BAD_ANSWERS: 'write the answers as [{"text": "...", "start": 0}], and [] where the text has none',
-    ANSWER_ELSEWHERE: "give the offset in characters, from 0, at which the answer begins, or correct its text",
+    ANSWER_ELSEWHERE: "give the offset in characters, from 0, at which the answer begins, or correct its text; answers "
+    "stand in `data.text`, the question is `data.pair`",
     BAD_NEGATIVES: "give the row its wrong answers: a text, a list of texts, or [] for none; or correct `negatives:`",
     MISSING_CHOICES: "give the row its options, or correct `choices:` in the recipe",
     BAD_CHOICES: 'write the options as a list of texts, such as ["...", "..."]',

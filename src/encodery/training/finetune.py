@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -35,10 +36,8 @@ from encodery.trained import Task, Trained
 from encodery.training.linear_answers import fit_linear_answer, has_linear_answer
 from encodery.training.loop import Objective
 from encodery.training.recipe import LabelledConfig
+from encodery.training.row_notes import NamedRows, flattery, rows_in_train, unknown_targets, unknown_texts
 from encodery.training.target_words import tokenizer_of_targets, with_target_tokenizer, writing_objective
-
-_MANY_IN_TRAIN = 0.02
-"""From this share of held rows on that are training rows as well, a run says so when it begins."""
 
 if TYPE_CHECKING:
     from encodery.training.run import Run, RunResult
@@ -80,9 +79,9 @@ class Finetuning:
         )
         self.validation = self._held("validation")
         self.test = self._held("test")
-        self.in_train = self._in_train()
-        self.flattered = self._flattered()
-        for line in self.flattered:
+        self.in_train = rows_in_train(self.store, self._held_stores())
+        self.row_notes = self._row_notes()
+        for line in self.row_notes:
             run.progress.say(line)
         if self.validation is None and self.test is None:
             raise ConfigError(
@@ -183,22 +182,14 @@ class Finetuning:
         known = self.store.facts.get("fields")
         return held_rows(self.reading, split, self.tokenizer, self.store.label_names, known)
 
-    def _in_train(self) -> dict[str, int]:
-        """How many held rows have the texts of a training row, by split."""
-        train = np.unique(self.store.row_keys())
-        return {name: int(np.isin(store.row_keys(), train).sum()) for name, store in self._held_stores().items()}
-
-    def _flattered(self) -> list[str]:
-        """What is to be said of splits with many rows of train."""
-        found = []
-        for name, store in self._held_stores().items():
-            share = self.in_train[name] / max(1, store.rows)
-            if share >= _MANY_IN_TRAIN:
-                what = "weights are chosen by what is known" if name == "validation" else "scores flatter"
-                found.append(
-                    f"{share:.0%} of the {name} rows ({self.in_train[name]:,}) stand in train as well: {what}."
-                )
-        return found
+    def _row_notes(self) -> list[str]:
+        splits = [NamedRows("train", self.store, partial(self.reading.rows, "train"))]
+        for name, held in (("validation", self.validation), ("test", self.test)):
+            if held is not None:
+                splits.append(NamedRows(name, held.store, partial(iter, held.rows)))
+        targets = unknown_targets(splits, tokenizer_of_targets(self.reading, self.tokenizer))
+        # Texts that cannot be told apart would all stand in train.
+        return (unknown_texts(splits, self.tokenizer) or flattery(self.in_train, self._held_stores())) + targets
 
     def _held_stores(self) -> dict[str, TokenStore]:
         return {name: held.store for name, held in (("validation", self.validation), ("test", self.test)) if held}
@@ -247,7 +238,7 @@ class Finetuning:
             curves=curves,
             data_facts=facts | getattr(self.objective, "facts", {}),
             config=recipe.model_dump(mode="json"),
-            diagnoses=self.flattered + diagnoses(curves, None) + own.judge.diagnoses(own.found),
+            diagnoses=self.row_notes + diagnoses(curves, None) + own.judge.diagnoses(own.found),
             notes=notes,
             split="test" if self.test is not None else "validation",
             language=language if language and language != "auto" else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from encodery.trained import Task, Trained
 from encodery.training.growth import COMPARE_BLOCKS
 from encodery.training.loop import Fit, Objective
 from encodery.training.recipe import PretrainConfig, Unlabelled
+from encodery.training.row_notes import NamedRows, unknown_texts
 from encodery.training.stage import unigram_entropy
 from encodery.training.training_config import TrainingConfig
 from encodery.training.unlabelled import check_texts, kept_task, same_tokenizer, title_of, unlabelled_objective
@@ -59,6 +61,10 @@ class Pretraining:
         if has_split(self.reading.data, "validation"):
             self.validation = held_rows(self.reading, "validation", self.tokenizer, [])
         check_texts(config, self.text.known)
+        train = NamedRows("train", self.text.known, partial(self.reading.rows, "train"))
+        self.row_notes = unknown_texts([train], self.tokenizer)
+        for line in self.row_notes:
+            run.progress.say(line)
         self.objective, self.described = unlabelled_objective(config, self.reading, self.tokenizer, run.max_length)
 
     def carry_out(self) -> RunResult:
@@ -108,7 +114,7 @@ class Pretraining:
             main_metric=headline(self.objective) if metrics else "mrr" if links else "",
             curves=curves,
             entropy_line=entropy,
-            diagnoses=diagnoses(curves, entropy),
+            diagnoses=self.row_notes + diagnoses(curves, entropy),
             data_facts=facts | (self.described.facts if self.described is not None else {}),
             config=run.recipe.model_dump(mode="json"),
             notes=run.speed_notes(fit) + notes,

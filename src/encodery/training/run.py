@@ -114,14 +114,16 @@ class Run:
         facts = self.folder / "tokenizer_facts.json"
         if file.exists() and facts.exists():
             return Tokenizer.load(file, json.loads(facts.read_text(encoding="utf-8")))
-        self.progress.say("training the tokenizer")
+        given = self.recipe.tokenizer.path
+        if given is None:
+            self.progress.say("training the tokenizer")
         tokenizer = make_tokenizer(
             reading, self.recipe.tokenizer, lambda phase, share: self.heed_stop("training the tokenizer")
         )
         replace_file(file, tokenizer.to_json().encode())
         replace_file(facts, json.dumps(tokenizer.facts(), ensure_ascii=False).encode())
         size = f"{tokenizer.vocab_size:,} tokens"
-        self.progress.say(f"tokenizer: {self.recipe.tokenizer.kind}, {size}")
+        self.progress.say(f"tokenizer: {given or self.recipe.tokenizer.kind}, {size}")
         return tokenizer
 
     def build(self, tokenizer: Tokenizer, readout: Any, seed: int, start: Trained | None) -> Model:
@@ -314,8 +316,8 @@ class Run:
         return [{key: row[key] for key in wanted if key in row} for row in rows]
 
     def speed_notes(self, fit: Fit) -> list[str]:
-        state = fit.state
         """What the training cost, as a sentence."""
+        state = fit.state
         if not state.seconds:
             return []
         return [
