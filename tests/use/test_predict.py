@@ -60,6 +60,11 @@ def test_a_stream_is_read_no_further_than_a_few_blocks_ahead(predictor: Predicto
     assert threading.active_count() == threads
 
 
+def test_an_answer_to_unknown_words_says_so(predictor: Predictor, few_at_once: None) -> None:
+    answers = predictor.predict([*TEXTS[:6], "Добрый день", f"{TEXTS[0]} Добрый"])
+    assert [answer.get("unknown") for answer in answers] == [None] * 6 + [1.0, None]
+
+
 def test_what_goes_wrong_in_the_stream_is_told(predictor: Predictor, few_at_once: None) -> None:
     def broken() -> Iterator[str]:
         yield from TEXTS

@@ -22,6 +22,7 @@ from encodery.data.samples import SampleMaker
 from encodery.data.store import TokenStore
 from encodery.data.text_sample import clean_surrogates
 from encodery.data.tokenizers import Tokenizer
+from encodery.data.unknown_words import MOSTLY_UNKNOWN, unknown_shares
 from encodery.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ TARGET = "target"
 """Name of the field, and of its texts in a store."""
 NOTHING_FOLLOWS = -100
 """Stands where no token is to be guessed (objectives/cross_entropy.py)."""
-MOSTLY_UNKNOWN = 0.5
-"""A target of which more than this share of the tokens is unknown cannot be learned."""
 
 
 @dataclass
@@ -149,12 +148,11 @@ def target_facts(store: TokenStore, tokenizer: Tokenizer, most_tokens: int) -> d
     }
     if tokenizer.unk_id is None or not lengths.size:
         return facts
-    unknown = np.zeros(lengths.size, dtype=np.int64)
-    for row in range(lengths.size):
-        ids = store.texts_of(row, TARGET)[0][0]
-        unknown[row] = np.count_nonzero(ids == tokenizer.unk_id)
+    texts = store.texts_beside[TARGET]
+    shares = unknown_shares(texts.tokens, texts.starts, tokenizer.unk_id)
+    unknown = np.rint(shares * lengths).astype(np.int64)
     facts["unknown tokens in targets"] = int(unknown.sum())
-    facts["targets mostly unknown"] = int((unknown > MOSTLY_UNKNOWN * lengths).sum())
+    facts["targets mostly unknown"] = int((shares > MOSTLY_UNKNOWN).sum())
     if unknown.sum() > MOSTLY_UNKNOWN * lengths.sum():
         raise DataError(
             f"{int(unknown.sum()):,} of the {int(lengths.sum()):,} tokens of the targets are unknown to the tokenizer: "

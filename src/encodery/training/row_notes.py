@@ -3,17 +3,18 @@ tokenizer does not know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
 from encodery.data.rows import Row
 from encodery.data.store import TokenStore
-from encodery.data.targets import TARGET
+from encodery.data.targets import TARGET, target_lengths
 from encodery.data.tokenizers import Tokenizer
+from encodery.data.unknown_words import unknown_shares, unknown_shares_of_rows
 
 MANY_IN_TRAIN: Final = 0.02
 """From this share of held rows on that are training rows as well, a run says so."""
@@ -47,41 +48,39 @@ class NamedRows:
     store: TokenStore
     rows: Callable[[], Iterable[Row]]
 
-    def places(self, numbers: Iterator[int]) -> str:
+    def places(self, numbers: np.ndarray) -> str:
         """Where the first of the rows with these numbers, which rise, stand in their files."""
-        first = list(islice((number for number, _ in groupby(numbers)), _ROWS_SHOWN + 1))
-        shown = set(first[:_ROWS_SHOWN])
+        shown = {int(number) for number in numbers[:_ROWS_SHOWN]}
         found = [row.where for number, row in enumerate(islice(self.rows(), max(shown) + 1)) if number in shown]
-        return ", ".join(found) + (", ..." if len(first) > _ROWS_SHOWN else "")
+        return ", ".join(found) + (", ..." if len(numbers) > _ROWS_SHOWN else "")
 
 
 def unknown_texts(splits: Sequence[NamedRows], tokenizer: Tokenizer) -> list[str]:
     """A sentence where the texts of a split have many tokens that the tokenizer does not know."""
     found: list[str] = []
-    unknown = tokenizer.unk_id
-    for split in splits if unknown is not None else ():
-        store, sides = split.store, 2 if split.store.paired else 1
-        share = store.counts(tokenizer.vocab_size)[unknown] / max(1, store.tokens.size)
-        if share >= MANY_UNKNOWN:
-            texts = range(store.starts.size - 1)
-            having = (number // sides for number in texts if unknown in store.text(number)[0])
-            found.append(f"{share:.0%} of the tokens of the {split.name} texts ({split.places(having)})")
+    for split in splits:
+        store = split.store
+        sizes = np.diff(store.starts[:: 2 if store.paired else 1])
+        found += _many(split, "texts", unknown_shares_of_rows(store, tokenizer.unk_id), sizes)
     return _unknown(found, "it cannot tell them apart")
 
 
 def unknown_targets(splits: Sequence[NamedRows], tokenizer: Tokenizer) -> list[str]:
     """The same of the targets, whose tokens `tokenizer` made."""
     found: list[str] = []
-    unknown = tokenizer.unk_id
-    for split in splits if unknown is not None else ():
-        if TARGET not in split.store.texts_beside:
-            continue
-        ids = [split.store.texts_of(row, TARGET)[0][0] for row in range(split.store.rows)]
-        share = sum(int((of_row == unknown).sum()) for of_row in ids) / max(1, sum(of_row.size for of_row in ids))
-        if share >= MANY_UNKNOWN:
-            having = (row for row, of_row in enumerate(ids) if unknown in of_row)
-            found.append(f"{share:.0%} of the tokens of the {split.name} targets ({split.places(having)})")
+    for split in splits:
+        if TARGET in split.store.texts_beside:
+            texts = split.store.texts_beside[TARGET]
+            shares = unknown_shares(texts.tokens, texts.starts, tokenizer.unk_id)
+            found += _many(split, "targets", shares, target_lengths(split.store))
     return _unknown(found, "it cannot write them")
+
+
+def _many(split: NamedRows, what: str, share_of_row: np.ndarray, sizes: np.ndarray) -> list[str]:
+    share = float((share_of_row * sizes).sum()) / max(1, int(sizes.sum()))
+    if share < MANY_UNKNOWN:
+        return []
+    return [f"{share:.0%} of the tokens of the {split.name} {what} ({split.places(np.flatnonzero(share_of_row))})"]
 
 
 def _unknown(found: list[str], what: str) -> list[str]:

@@ -23,6 +23,7 @@ from encodery.data.packing import longest_row, rounded_budget
 from encodery.data.samples import LengthCounts, SampleMaker
 from encodery.data.sources import Row
 from encodery.data.store import TokenStore, store_in_memory
+from encodery.data.unknown_words import MOSTLY_UNKNOWN, unknown_shares_of_rows
 from encodery.errors import ConfigError, DataError, WeightsError, nearest
 from encodery.evaluation.text_vectors import TextVectors, text_vectors
 from encodery.heads.decoding.generation_options import GenerationConfig
@@ -84,18 +85,25 @@ class Predictor:
         What an answer holds is a matter of the task: see the answerers of use/answers.py. `prompt` names one of the
         model's prompts, which is put before each text; by default the one the model always uses, if any, and "" is
         none. With `windows` each answer to a text that may be long says under "windows" what each part of it was taken
-        for (use/pointing.py). Raises DataError for what is no text and for an unknown prompt, WeightsError for a model
-        without an answer (one that is only pretrained: use `embed`).
+        for (use/pointing.py). An answer to a text of mostly unknown tokens has their share under "unknown". Raises
+        DataError for what is no text and for an unknown prompt, WeightsError for a model without an answer (one that is
+        only pretrained: use `embed`).
         """
         self.answerer.check()
         if windows and (self.trained.task.prompt if prompt is None else prompt):
             raise DataError("windows and a prompt: the places would be those of the text with the prompt before it")
         for rows, store in self._blocks_of(self._prompted(texts, prompt)):
-            answers = self.answerer.answers(self, rows, store, top)
+            answers = self._with_unknown(self.answerer.answers(self, rows, store, top), store)
             if windows:
                 parts = answers_of_windows(self, rows, store)
                 answers = ({**answer, "windows": part} for answer, part in zip(answers, parts))
             yield from answers
+
+    def _with_unknown(self, answers: Iterable[dict[str, Any]], store: TokenStore) -> Iterator[dict[str, Any]]:
+        """An answer to words that the tokenizer does not know says so."""
+        shares = unknown_shares_of_rows(store, self.trained.tokenizer.unk_id)
+        for answer, share in zip(answers, shares, strict=True):
+            yield answer if share < MOSTLY_UNKNOWN else {**answer, "unknown": round(float(share), 4)}
 
     def write(self, texts: Iterable[Text], **options: Any) -> list[str]:
         """What the model writes for each text, or as a language model on from it, in order.
