@@ -51,8 +51,13 @@ class NamedRows:
     def places(self, numbers: np.ndarray) -> str:
         """Where the first of the rows with these numbers, which rise, stand in their files."""
         shown = {int(number) for number in numbers[:_ROWS_SHOWN]}
-        found = [row.where for number, row in enumerate(islice(self.rows(), max(shown) + 1)) if number in shown]
-        return ", ".join(found) + (", ..." if len(numbers) > _ROWS_SHOWN else "")
+        text, last = "", ""
+        for number, row in enumerate(islice(self.rows(), max(shown) + 1)):
+            if number in shown:
+                file, _, line = row.where.rpartition(":")
+                place = line if text and file == last else row.where
+                text, last = f"{text}, {place}" if text else place, file
+        return text + (", ..." if len(numbers) > _ROWS_SHOWN else "")
 
 
 def unknown_texts(splits: Sequence[NamedRows], tokenizer: Tokenizer) -> list[str]:
