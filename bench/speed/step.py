@@ -89,7 +89,7 @@ class Clock(TorchDispatchMode):
         """Shares of the time, and what the products leave."""
         whole = self.ended - self.began
         shares = {kind: seconds / whole for kind, seconds in self.seconds.items()}
-        shares["between the operations: Python, random numbers, batches"] = 1 - sum(shares.values())
+        shares["between the operations: Python, random numbers, batches, this clock"] = 1 - sum(shares.values())
         rows = sorted(shares.items(), key=lambda row: -row[1])
         pace = self.flops / self.seconds[PRODUCTS] / 1e12
         return (
