@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,16 @@ def test_version_and_misspelt_verb() -> None:
     assert call("--version").out.startswith("encodery ")
     refused(call("tran", "r.yaml"), 2, "'train'")
     refused(call("inspect", "modl", "r.yaml"), 2, "'model'")
+
+
+@pytest.mark.parametrize(
+    ("room", "later"),
+    [("encodery.cli", ("torch", "numpy")), ("encodery.training.start", ("scipy.stats", "sklearn", "datasets"))],
+)
+def test_what_is_slow_to_import_waits_until_it_is_needed(room: str, later: tuple[str, ...]) -> None:
+    code = f"import sys, {room}; sys.exit(', '.join(name for name in {later} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_inspect_data(place: Path) -> None:
