@@ -8,6 +8,8 @@ import resource
 import tempfile
 from pathlib import Path
 
+from pretrain_encodery import first_step_at
+
 RECIPE = """\
 name: speed
 output: {output}/run
@@ -60,6 +62,7 @@ def main() -> None:
         "seconds": last["seconds"] - first["seconds"],
         # Forward and backward, for texts of 25 or 60 tokens, the means of these sets.
         "flops_per_token": 3 * sum(part.flops for part in cost_table(result.trained.model, length=length)),
+        "first_step_at": first_step_at(rows),
         "padding": last["padding_share"],
         "wait": last["wait_share"],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -92,12 +92,14 @@ class Clock(TrainerCallback):
     def __init__(self, counting: Counting, warm: float, seconds: float | None) -> None:
         self.counting, self.warm, self.limit = counting, warm, seconds
         self.first: float | None = None
+        self.first_at = 0.0
         self.start: tuple[float, int, int, int] | None = None
         self.last: tuple[float, int, int, int] | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
         now = time.perf_counter()
-        self.first = self.first or now
+        if self.first is None:
+            self.first, self.first_at = now, time.time()
         self.last = (now, self.counting.tokens, self.counting.positions, state.global_step)
         if self.start is None:
             if self.warm <= now - self.first:
@@ -111,7 +113,8 @@ class Clock(TrainerCallback):
         seconds, tokens, positions, steps = (b - a for a, b in zip(self.start, self.last))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         padding = 1 - tokens / positions
-        return {"tokens": tokens, "seconds": seconds, "steps": steps, "padding": padding, "peak_mb": peak}
+        found = {"tokens": tokens, "seconds": seconds, "steps": steps, "padding": padding, "peak_mb": peak}
+        return {**found, "first_step_at": self.first_at}
 
 
 def read_texts(work: Path) -> list[str]:

@@ -6,7 +6,9 @@ import argparse
 import json
 import resource
 import tempfile
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 RECIPE = """\
 name: speed
@@ -24,6 +26,11 @@ training:
   validations: 0
   optim: {{kind: {optimizer}, lr: 5e-4}}
 """
+
+
+def first_step_at(journal: list[dict[str, Any]]) -> float:
+    """When the first step was done, in seconds of the clock."""
+    return next(datetime.fromisoformat(row["time"]).timestamp() for row in journal if row.get("kind") == "step")
 
 
 def main() -> None:
@@ -51,7 +58,8 @@ def main() -> None:
         recipe.write_text(RECIPE.format(**values), encoding="utf-8")
         result = encodery.train(recipe)
         journal = (Path(folder) / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-        steps = [row for row in map(json.loads, journal) if row.get("kind") == "step"]
+    rows = list(map(json.loads, journal))
+    steps = [row for row in rows if row.get("kind") == "step"]
     counted = [row for row in steps if row["seconds"] >= asked.warm]
     first, last = counted[0], counted[-1]
     answer = {
@@ -62,6 +70,7 @@ def main() -> None:
         "steps": last["step"] - first["step"],
         # Forward and backward (three times the forward pass), for documents of 60 tokens, the mean of these texts.
         "flops_per_token": 3 * sum(part.flops for part in cost_table(result.trained.model, length=60)),
+        "first_step_at": first_step_at(rows),
         "padding": last["padding_share"],
         "wait": last["wait_share"],
     }

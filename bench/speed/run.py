@@ -171,7 +171,10 @@ def carry_out(group: str, rounds: int, threads: int, data: Path) -> dict[str, An
             extra = [*shared, *contender.options.split()]
             if group == "embed":
                 extra += ["--vectors", str(WORK / f"{contender.name}.npy")]
+            began = time.time()
             answer = measured(pythons[contender.where], contender.script, extra)
+            if "first_step_at" in answer:
+                answer["first_step"] = answer.pop("first_step_at") - began
             if "tokens" in answer:
                 answer["rate"] = answer["tokens"] / answer["seconds"]
             found.setdefault(contender.name, []).append(answer)
@@ -200,6 +203,7 @@ def table(group: str, result: dict[str, Any]) -> str:
             "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
             "padding": lambda value: f"padding {100 * value:.1f} %",
             "wait": lambda value: f"waiting for data {100 * value:.1f} %",
+            "first_step": lambda value: f"first step after {value:.1f} s",
             "p50_ms": lambda value: f"one text {value:.1f} ms",
             "cosine": lambda value: f"cosine: smallest {value:.5f}",
             "mean_cosine": lambda value: f"mean {value:.5f}",
