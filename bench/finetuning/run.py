@@ -40,6 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "moving average 0.99": {"training": {"average": 0.99}},
     "rate 5e-4": {"training": {"optim": {**OPTIM, "lr": 5e-4}}},
     "rate 2e-3": {"training": {"optim": {**OPTIM, "lr": 2e-3}}},
+    "1,024 positions a step": {"training": {"batch_tokens": 1024}},
+    "4,096 positions a step": {"training": {"batch_tokens": 4096}},
     "no warm-up": {"training": {"optim": {**OPTIM, "warmup": 0.0}}},
     "layer decay 0.8": {"training": {"optim": {**OPTIM, "layer_decay": 0.8}}},
     "last block anew": {"training": {"reset_blocks": 1}},

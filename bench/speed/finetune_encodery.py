@@ -8,10 +8,11 @@ import resource
 import tempfile
 from pathlib import Path
 
-from pretrain_encodery import first_step_at
+from pretrain_encodery import first_step_at, wait_share
 
 RECIPE = """\
 name: speed
+seed: {seed}
 output: {output}/run
 cache: {work}/cache
 data:
@@ -35,10 +36,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--name", choices=["sst2", "agnews"], default="sst2")
     parser.add_argument("--epochs", type=float, help="train so long and score; else --seconds")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--warm", type=float, default=6, help="seconds at the start that do not count")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
     asked = parser.parse_args()
     import torch
 
@@ -64,7 +66,7 @@ def main() -> None:
         "flops_per_token": 3 * sum(part.flops for part in cost_table(result.trained.model, length=length)),
         "first_step_at": first_step_at(rows),
         "padding": last["padding_share"],
-        "wait": last["wait_share"],
+        "wait": wait_share(first, last),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if asked.epochs:

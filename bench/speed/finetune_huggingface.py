@@ -50,12 +50,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--name", choices=["sst2", "agnews"], default="sst2")
     parser.add_argument("--epochs", type=float, help="train so long and score; else --seconds")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--warm", type=float, default=6, help="seconds at the start that do not count")
     parser.add_argument("--way", choices=["random", "buckets"], default="random")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(asked.seed)
     tokenizer = read_tokenizer(asked.work)
     train = rows_of(asked.data / asked.name / "train.jsonl", asked.name)
     dev = rows_of(asked.data / asked.name / "dev.jsonl", asked.name)
@@ -67,7 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=BertForSequenceClassification(config),
-            args=training_arguments(asked, folder, by_length=asked.way == "buckets", epochs=asked.epochs or 100),
+            args=training_arguments(
+                asked, folder, by_length=asked.way == "buckets", epochs=asked.epochs or 100, seed=asked.seed
+            ),
             train_dataset=dataset(tokenizer, train, labels),  # pyright: ignore[reportArgumentType]
             data_collator=counting,
             callbacks=[clock],

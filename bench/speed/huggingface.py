@@ -52,9 +52,12 @@ def sizes(tokenizer: PreTrainedTokenizerFast, asked: argparse.Namespace) -> dict
     }
 
 
-def training_arguments(asked: argparse.Namespace, folder: str, *, by_length: bool, epochs: float) -> TrainingArguments:
+def training_arguments(
+    asked: argparse.Namespace, folder: str, *, by_length: bool, epochs: float, seed: int = 1
+) -> TrainingArguments:
     return TrainingArguments(
         output_dir=folder,
+        seed=seed,
         per_device_train_batch_size=asked.batch,
         per_device_eval_batch_size=64,
         num_train_epochs=epochs,

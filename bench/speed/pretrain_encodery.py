@@ -33,6 +33,12 @@ def first_step_at(journal: list[dict[str, Any]]) -> float:
     return next(datetime.fromisoformat(row["time"]).timestamp() for row in journal if row.get("kind") == "step")
 
 
+def wait_share(first: dict[str, Any], last: dict[str, Any]) -> float:
+    """The share of the time between two steps in which the training waited for data."""
+    waited = [row["wait_share"] * row["seconds"] for row in (first, last)]
+    return (waited[1] - waited[0]) / (last["seconds"] - first["seconds"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
@@ -72,7 +78,7 @@ def main() -> None:
         "flops_per_token": 3 * sum(part.flops for part in cost_table(result.trained.model, length=60)),
         "first_step_at": first_step_at(rows),
         "padding": last["padding_share"],
-        "wait": last["wait_share"],
+        "wait": wait_share(first, last),
     }
     print(json.dumps(answer))
 

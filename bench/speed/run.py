@@ -169,6 +169,8 @@ def carry_out(group: str, rounds: int, threads: int, data: Path) -> dict[str, An
         peaks.append(measured(sys.executable, "roofline.py", ["--threads", str(threads)]))
         for contender in CONTENDERS[group]:
             extra = [*shared, *contender.options.split()]
+            if group.startswith("accuracy"):
+                extra += ["--seed", str(number + 1)]
             if group == "embed":
                 extra += ["--vectors", str(WORK / f"{contender.name}.npy")]
             began = time.time()
@@ -200,7 +202,6 @@ def table(group: str, result: dict[str, Any]) -> str:
             continue
         ratios = [a["rate"] / b["rate"] for a, b in zip(rows[first], answers) if "rate" in a and "rate" in b]
         shown = {
-            "accuracy": lambda value: f"accuracy {100 * value:.1f} %",
             "padding": lambda value: f"padding {100 * value:.1f} %",
             "wait": lambda value: f"waiting for data {100 * value:.1f} %",
             "first_step": lambda value: f"first step after {value:.1f} s",
@@ -208,7 +209,9 @@ def table(group: str, result: dict[str, Any]) -> str:
             "cosine": lambda value: f"cosine: smallest {value:.5f}",
             "mean_cosine": lambda value: f"mean {value:.5f}",
         }
-        more = [show(value) for key, show in shown.items() if (value := median(answers, key)) is not None]
+        right = [100 * answer["accuracy"] for answer in answers if "accuracy" in answer]
+        more = [f"accuracy {statistics.mean(right):.1f} % ({min(right):.1f} to {max(right):.1f})"] if right else []
+        more += [show(value) for key, show in shown.items() if (value := median(answers, key)) is not None]
         lines.append(
             f"| {name} | {rate:,.0f} | {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | "
             f"{median(answers, 'peak_mb'):,.0f} | {', '.join(more)} |"

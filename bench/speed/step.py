@@ -109,8 +109,7 @@ def learning(script: str, values: dict[str, str]) -> Callable[[], None]:
     def work() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "recipe.yaml"
-            fixed = {"work": WORK, "output": folder, "batch_tokens": 4096}
-            file.write_text(recipe.format(**fixed, **values), encoding="utf-8")
+            file.write_text(recipe.format(work=WORK, output=folder, **values), encoding="utf-8")
             encodery.train(file)
 
     return work
@@ -152,13 +151,12 @@ def main() -> None:
     data = Path(os.environ["ENCODERY_DATA"]).resolve()
     prepare(data, WORK)
     budget = asked.seconds + asked.warm
-    sizes = {"width": "256", "depth": "6", "heads": "4", "precision": "auto", "optimizer": "adamw"}
+    sizes = {"width": "256", "depth": "6", "heads": "4", "batch_tokens": "4096"}
+    steps = {"precision": "auto", "optimizer": "adamw", "seconds": str(budget)}
+    rows = {"data": str(data), "name": "agnews", "text": "[title, text]", "batch_tokens": "2048", "seed": "1"}
     works = {
-        "pretraining": learning("pretrain_encodery", {**sizes, "seconds": str(budget)}),
-        "fine-tuning, agnews": learning(
-            "finetune_encodery",
-            {"data": str(data), "name": "agnews", "text": "[title, text]", "budget": f"{budget}s"},
-        ),
+        "pretraining": learning("pretrain_encodery", {**sizes, **steps}),
+        "fine-tuning, agnews": learning("finetune_encodery", {**rows, "budget": f"{budget}s"}),
     }
     folder = Path(ENVIRONMENTS["peers"]) / MODEL
     for precision in ("bf16", "int8"):

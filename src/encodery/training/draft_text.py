@@ -214,7 +214,7 @@ def _objective(draft: Draft) -> str:
     if draft.task not in ("regress", "ordinal"):
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
-        *_training(epochs, batch_tokens=4096, rate="5e-4"),
+        *_training(epochs, batch_tokens=2048, rate="5e-4"),
         "evaluation:",
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
     ]

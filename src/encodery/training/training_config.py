@@ -24,7 +24,7 @@ class TrainingConfig(Config):
 
     budget: BudgetField = Field(default=Budget("epochs", 3.0), validate_default=False)
     """When to stop: '10m', '2000 steps', '5M tokens', '3 epochs'. The schedule is stretched over it."""
-    batch_tokens: int = Field(default=4096, ge=64)
+    batch_tokens: int = Field(default=2048, ge=64)
     """Positions of a batch (P), constant through the run; rounded up to a multiple of the longest row."""
     accumulate: int = Field(default=1, ge=1, le=MOST_BATCHES_A_STEP)
     """Batches whose gradients are added up for one step, weighted by their tokens; objectives that compare texts look
