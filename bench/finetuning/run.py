@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -122,6 +123,7 @@ def carry_out(recipe: dict[str, Any]) -> Path:
     import yaml
 
     folder = Path(recipe["output"])
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left would stand in the way
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
