@@ -235,14 +235,16 @@ def goals(group: str, rows: dict[str, list[dict[str, Any]]], peak: float) -> str
     flops = median(next(iter(rows.values())), "flops_per_token")
     if not wanted or flops is None:
         return ""
-    rates = {name: median(answers, "rate") or 0.0 for name, answers in rows.items()}
+    rates = {name: rate for name, answers in rows.items() if (rate := median(answers, "rate")) is not None}
     named = {name for _, _, name in wanted}
     others = [name for name in rates if not name.startswith("encodery") and name not in named and "int8" not in name]
+    fastest = max(others, key=lambda other: rates[other], default="")
     lines = ["", "| goal | reached | asks for, of the bf16 peak |", "|---|---|---|"]
     for own, factor, name in wanted:
-        name = name or max(others, key=lambda other: rates[other])
-        asked = "" if "int8" in own else f"{factor * rates[name] * flops / 1e12 / peak:.0%}"
-        lines.append(f"| {own}: {factor:g} x {name} | {rates[own] / rates[name]:.1f} | {asked} |")
+        name = name or fastest
+        if own in rates and name in rates:
+            asked = "" if "int8" in own else f"{factor * rates[name] * flops / 1e12 / peak:.0%}"
+            lines.append(f"| {own}: {factor:g} x {name} | {rates[own] / rates[name]:.1f} | {asked} |")
     return "\n".join(lines) + "\n"
 
 

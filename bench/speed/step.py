@@ -96,7 +96,7 @@ class Clock(TorchDispatchMode):
             "| | share of the time |\n|---|---|\n"
             + "".join(f"| {kind} | {100 * share:.1f} % |\n" for kind, share in rows)
             + f"\nThe products run at {pace:.2f} TFLOP/s, {pace / peak:.0%} of the machine's best in the same run "
-            f"({peak:.2f}). Were all else free, a step would be {1 / shares[PRODUCTS]:.2f} times as fast.\n"
+            f"({peak:.2f}). Were all else free, a step would be at most {1 / shares[PRODUCTS]:.2f} times as fast.\n"
         )
 
 
