@@ -163,12 +163,12 @@ def _pretraining(minutes: str) -> list[str]:
     ]
 
 
-def _training(epochs: int, *, batch_tokens: int, rate: str) -> list[str]:
+def _training(epochs: int, *, rate: str) -> list[str]:
     return [
         "",
         "training:",
         _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
-        _line(f"  batch_tokens: {batch_tokens}", "positions of a batch"),
+        _line("  batch_tokens: 2048", "positions of a batch; small sets learn more from many small ones"),
         _line(f"  optim: {{lr: {rate}}}", "lower it when the loss jumps"),
         "",
     ]
@@ -214,7 +214,7 @@ def _objective(draft: Draft) -> str:
     if draft.task not in ("regress", "ordinal"):
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
-        *_training(epochs, batch_tokens=2048, rate="5e-4"),
+        *_training(epochs, rate="5e-4"),
         "evaluation:",
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
     ]
@@ -245,7 +245,7 @@ def _tagging(draft: Draft, minutes: str) -> str:
     if draft.label:
         lines.append(_line("  intent: true", "the class of the whole text is learned beside the tags"))
     lines += [
-        *_training(epochs, batch_tokens=2048, rate="1e-3"),
+        *_training(epochs, rate="1e-3"),
         "evaluation:",
         _line(
             "  compare: [majority, word, linear, scratch]", "what the result must beat; scratch: without pretraining"

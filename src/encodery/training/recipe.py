@@ -78,7 +78,6 @@ class PretrainConfig(Config):
     training: TrainingConfig = TrainingConfig.model_validate(
         {
             "budget": "5m",
-            "batch_tokens": 2048,
             # More text is read in the same minutes, and the loss ends lower (bench/pretraining).
             "growth": {"blocks": "auto"},
             # Without decay Muon lets the matrices grow until attention is all or nothing.
