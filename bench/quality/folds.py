@@ -58,7 +58,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="a name in recipes/")
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=3, help="into how many the rows are cut")
+    parser.add_argument("--first", type=int, help="carry out only so many of them")
     parser.add_argument("--start", type=Path, help="a pretrained model folder")
     parser.add_argument("--name", default="plain", help="of the folder below runs/quality/folds/")
     asked = parser.parse_intermixed_args()
@@ -79,7 +80,7 @@ def main() -> None:
     ]
     cut([file for several in files for file in several], folder, asked.folds, data.get("group"))
     found: list[dict[str, float]] = []
-    for fold in range(asked.folds):
+    for fold in range(min(asked.folds, asked.first or asked.folds)):
         start = (asked.start and asked.start.resolve()) or (
             folder / "run-0" / "pretrained" if fold and "pretrain" in recipe else None
         )

@@ -101,10 +101,10 @@ class Attention(nn.Module):
             mixed_PD = self._onward(qkv, run, run.past, angles, layer)
         elif self._simple(run) and (angles is None or angles[0].shape[-1] == self.key_width):
             qkv_P3HK = qkv.view(x_PD.shape[0], 3, self.heads, self.key_width)
+            norms = None
             if self.query_norm is not None and self.key_norm is not None:
-                q, k, v = qkv_P3HK.unbind(1)
-                qkv_P3HK = torch.stack([self.query_norm(q), self.key_norm(k), v], dim=1)
-            mixed_PD = self.attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias)
+                norms = self.query_norm, self.key_norm
+            mixed_PD = self.attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias, norms)
         else:
             mixed_PD = self._general(qkv, run, pattern, angles, drop_rate)
         return self.outer(mixed_PD if at is None else mixed_PD[at])

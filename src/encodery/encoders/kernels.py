@@ -1,7 +1,8 @@
 """The kernels of attention: several ways to the same numbers, and the rule that picks the fastest for a layout.
 
 All take `qkv` (P, 3, H, K), the queries, keys and values of every position, and give the mixed values (P, H * K).
-`distance_bias` is what positions add to the scores, for those kinds of positions that do.
+`distance_bias` is what positions add to the scores, for those kinds of positions that do, `norms` are those of queries
+and keys.
 `attend_plainly` is the definition that the others are held against.
 """
 
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from encodery.batch import Layout
@@ -31,6 +32,9 @@ SCORES_UP_TO = 2048
 """Tokens of a document up to which its scores are held in memory; above, those of some queries at a time."""
 QUERIES_AT_ONCE = 512
 
+Norms = tuple[nn.Module, nn.Module]
+"""Of queries and of keys: (P, H, K) -> (P, H, K)."""
+
 
 def attend(
     qkv_P3HK: Tensor,
@@ -39,9 +43,10 @@ def attend(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
-    """Turn queries and keys by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
-    given = (qkv_P3HK, layout, pattern, angles, drop_rate, distance_bias)
+    """Norm queries and keys, turn them by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
+    given = (qkv_P3HK, layout, pattern, angles, drop_rate, distance_bias, norms)
     if layout.traced:
         return attend_plainly(*given)
     if pattern.local and pattern.worth_from <= layout.length:
@@ -64,9 +69,10 @@ def attend_plainly(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """Two matrix products around a softmax, as it is written in the books."""
-    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
+    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles, norms)
     score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
     score_BHTT = score_BHTT + _row_bias(layout, pattern, distance_bias, score_BHTT.dtype)
     mixed_BHTK = dropout(torch.softmax(score_BHTT, dim=-1), drop_rate, True) @ v_BHTK
@@ -80,9 +86,10 @@ def attend_fused(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """PyTorch's fused kernel, which never holds the scores in memory."""
-    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles)
+    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles, norms)
     bias = _row_bias(layout, pattern, distance_bias, q_BHTK.dtype)
     mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias, drop_rate)
     return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
@@ -95,11 +102,12 @@ def attend_rows(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """All rows at once: a few large products, everything between them in place."""
     bias_B1TT = attention_bias(layout, pattern, qkv_P3HK.dtype)
     far_HTT = None if distance_bias is None else distance_bias.square(layout.length, qkv_P3HK.device)
-    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, far_HTT, drop_rate)
+    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, far_HTT, drop_rate, norms)
 
 
 def attend_documents(
@@ -109,6 +117,7 @@ def attend_documents(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """One document after the other, for long rows: no work is done between documents that share a row."""
     starts, lengths = layout.starts.tolist(), layout.lengths.tolist()
@@ -129,19 +138,21 @@ def attend_documents(
         bias = pair_bias(layout, starts[number // 2], length, pattern, part.dtype)
         far_HTT = None if distance_bias is None else distance_bias.square(length, part.device)
         if length <= SCORES_UP_TO:
-            found.append(_attend_held(part, 1, turn, bias, far_HTT, drop_rate))
+            found.append(_attend_held(part, 1, turn, bias, far_HTT, drop_rate, norms))
         else:
             if far_HTT is not None:
                 bias = far_HTT[None].to(part.dtype) + (0 if bias is None else bias)
-            found.append(_attend_long(part, turn, None if bias is None else bias[0], drop_rate))
+            found.append(_attend_long(part, turn, None if bias is None else bias[0], drop_rate, norms))
     return torch.cat(found)
 
 
-def _attend_long(part: Tensor, angles: Angles | None, bias_HTT: Tensor | None, drop_rate: float) -> Tensor:
+def _attend_long(
+    part: Tensor, angles: Angles | None, bias_HTT: Tensor | None, drop_rate: float, norms: Norms | None
+) -> Tensor:
     """A long document, some hundred queries at a time: their scores are made again for the gradient, so that no more
     than those of one block are ever held. PyTorch's fused kernel, which does the same, took 1.4 to 2 times as long
     in bf16 on a processor with avx512_bf16."""
-    q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles))
+    q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles, norms))
 
     def mixed(q_HQK: Tensor, k_HTK: Tensor, v_HTK: Tensor, bias_HQT: Tensor | None) -> Tensor:
         score_HQT = (q_HQK / math.sqrt(q_HQK.shape[-1])) @ k_HTK.transpose(-1, -2)
@@ -164,12 +175,13 @@ def attend_windows(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """Sliding windows in linear time: positions are cut into blocks no shorter than the window's radius, and the
     queries of a block see the keys of their own block and of its two neighbours."""
     size = pattern.grain
     P, _, H, K = qkv_P3HK.shape
-    q_PHK, k_PHK, v_PHK = _turned(qkv_P3HK, angles)
+    q_PHK, k_PHK, v_PHK = _turned(qkv_P3HK, angles, norms)
     blocks = P // size
 
     def with_neighbours(x_PHK: Tensor) -> Tensor:
@@ -196,9 +208,11 @@ def attend_sparsely(
     angles: Angles | None,
     drop_rate: float,
     distance_bias: OnceBias | None = None,
+    norms: Norms | None = None,
 ) -> Tensor:
     """All other local patterns in linear time: sparse.py."""
-    turned = qkv_P3HK if angles is None else torch.stack(_turned(qkv_P3HK, angles), dim=1)
+    as_given = angles is None and norms is None
+    turned = qkv_P3HK if as_given else torch.stack(_turned(qkv_P3HK, angles, norms), dim=1)
     return attend_blocks(turned, layout, pattern, drop_rate, distance_bias)
 
 
@@ -210,29 +224,49 @@ def _row_bias(layout: Layout, pattern: Pattern, distance_bias: OnceBias | None, 
     return bias + distance_bias.square(layout.length, bias.device).to(dtype)
 
 
-def _turned(qkv_P3HK: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
+def _turned(qkv_P3HK: Tensor, angles: Angles | None, norms: Norms | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys as they meet, and values."""
     q_PHK, k_PHK, v_PHK = qkv_P3HK.unbind(1)
+    if norms is not None:
+        q_PHK, k_PHK = norms[0](q_PHK), norms[1](k_PHK)
     return (q_PHK, k_PHK, v_PHK) if angles is None else (rotate(q_PHK, *angles), rotate(k_PHK, *angles), v_PHK)
 
 
-def _by_rows(qkv_P3HK: Tensor, layout: Layout, angles: Angles | None) -> tuple[Tensor, ...]:
+def _by_rows(qkv_P3HK: Tensor, layout: Layout, angles: Angles | None, norms: Norms | None) -> tuple[Tensor, ...]:
     shape = (layout.rows, layout.length, *qkv_P3HK.shape[2:])
-    return tuple(x.view(shape).transpose(1, 2) for x in _turned(qkv_P3HK, angles))
+    return tuple(x.view(shape).transpose(1, 2) for x in _turned(qkv_P3HK, angles, norms))
 
 
 def _attend_held(
-    qkv: Tensor, rows: int, angles: Angles | None, bias: Tensor | None, far_HTT: Tensor | None, drop_rate: float
+    qkv: Tensor,
+    rows: int,
+    angles: Angles | None,
+    bias: Tensor | None,
+    far_HTT: Tensor | None,
+    drop_rate: float,
+    norms: Norms | None,
 ) -> Tensor:
     """(P, 3, H, K) as `rows` rows -> (P, D), with the scores held in memory. `far` is what distances add to them."""
+    inside: list[Tensor | None] = []
+    epsilon = 0.0
+    if norms is not None and all(type(norm) is nn.LayerNorm for norm in norms):
+        for norm in norms:
+            assert isinstance(norm, nn.LayerNorm)
+            inside += [norm.weight, norm.bias]
+            epsilon = norm.eps
+    elif norms is not None:
+        q_PHK, k_PHK, v_PHK = qkv.unbind(1)
+        qkv = torch.stack([norms[0](q_PHK), norms[1](k_PHK), v_PHK], dim=1)
     with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, drop_rate))
+        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, drop_rate, epsilon, *inside))
 
 
 class _Held(torch.autograd.Function):
-    """Rotation, equation 1 and the way back to flat positions, with the gradient written out.
+    """Norms, rotation, equation 1 and the way back to flat positions, with the gradient written out.
 
     Written by hand because most of the time between the products goes into passes over memory: queries and keys are
     turned while they are sorted by head, the bias is where the product adds up, and softmax and dropout work in place.
+    `norms` are weight and bias of the LayerNorm of queries, then of that of keys, or nothing.
     """
 
     @staticmethod
@@ -244,16 +278,29 @@ class _Held(torch.autograd.Function):
         bias_B1TT: Tensor | None,
         far_HTT: Tensor | None,
         drop_rate: float,
+        epsilon: float,
+        *norms: Tensor | None,
     ) -> Tensor:
         P, _, H, K = qkv.shape
         B, T = rows, P // rows
         heads = qkv.view(B, T, 3, H, K).permute(2, 0, 3, 1, 4)
+        meeting, of_norms = heads[:2], []
+        if norms:
+            raw_2PHK = qkv[:, :2].transpose(0, 1).contiguous()
+            normed_2PHK = torch.empty_like(raw_2PHK)
+            of_norms = [raw_2PHK]
+            for number in range(2):
+                gain, shift = norms[2 * number : 2 * number + 2]
+                found = torch.native_layer_norm(raw_2PHK[number], (K,), gain, shift, epsilon)
+                normed_2PHK[number] = found[0]
+                of_norms += found[1:]
+            meeting = normed_2PHK.view(2, B, T, H, K).transpose(2, 3)
         sorted_3BHTK = torch.empty(3, B, H, T, K, dtype=qkv.dtype)
         if angles is None:
-            sorted_3BHTK.copy_(heads)
+            sorted_3BHTK[:2].copy_(meeting)
         else:
-            _turn(heads[:2], *_of_rows(angles, B), out=sorted_3BHTK[:2])
-            sorted_3BHTK[2].copy_(heads[2])
+            _turn(meeting, *_of_rows(angles, B), out=sorted_3BHTK[:2])
+        sorted_3BHTK[2].copy_(heads[2])
         q, k, v = sorted_3BHTK.view(3, B * H, T, K).unbind(0)
         scale = 1 / math.sqrt(K)
         if bias_B1TT is None:
@@ -266,13 +313,13 @@ class _Held(torch.autograd.Function):
         torch.softmax(weight, dim=-1, out=weight)
         mask = dropout_mask(weight, drop_rate) if drop_rate else None
         dropped = weight if mask is None else weight * mask
-        ctx.save_for_backward(q, k, v, weight, dropped, mask, *(angles or ()))
+        ctx.save_for_backward(q, k, v, weight, dropped, mask, *(angles or (None, None)), *of_norms, *norms)
         ctx.rows, ctx.to_far = B, far_HTT is not None and ctx.needs_input_grad[4]
         return torch.bmm(dropped, v).view(B, H, T, K).transpose(1, 2).reshape(P, H * K)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weight, dropped, mask, *angles = ctx.saved_tensors
+        q, k, v, weight, dropped, mask, cosine, sine, *of_norms = ctx.saved_tensors
         B, (BH, T, K) = ctx.rows, q.shape
         H, scale = BH // B, 1 / math.sqrt(K)
         grad = grads[0].view(B, T, H, K).transpose(1, 2).reshape(BH, T, K)
@@ -288,14 +335,27 @@ class _Held(torch.autograd.Function):
         torch.baddbmm(to_k, to_score.transpose(1, 2), q, beta=0, alpha=scale, out=to_k)
         to_qkv = torch.empty(B, T, 3, H, K, dtype=grad.dtype)
         heads = to_qkv.permute(2, 0, 3, 1, 4)
-        if angles:
-            cosine, sine = _of_rows((angles[0], angles[1]), B)
-            # The gradient of a turn is the turn back; the signed sines of the two halves are each other's negative.
-            _turn(sorted_3BHTK[:2], cosine, -sine, out=heads[:2])
-            heads[2].copy_(sorted_3BHTK[2])
+        to_normed_2PHK = torch.empty(2, B * T, H, K, dtype=grad.dtype) if of_norms else None
+        meeting = heads[:2] if to_normed_2PHK is None else to_normed_2PHK.view(2, B, T, H, K).transpose(2, 3)
+        if cosine is None:
+            meeting.copy_(sorted_3BHTK[:2])
         else:
-            heads.copy_(sorted_3BHTK)
-        return to_qkv.view(B * T, 3, H, K), None, None, None, to_far, None
+            cosine, sine = _of_rows((cosine, sine), B)
+            # The gradient of a turn is the turn back; the signed sines of the two halves are each other's negative.
+            _turn(sorted_3BHTK[:2], cosine, -sine, out=meeting)
+        heads[2].copy_(sorted_3BHTK[2])
+        to_qkv = to_qkv.view(B * T, 3, H, K)
+        to_norms: list[Tensor | None] = []
+        if to_normed_2PHK is not None:
+            raw_2PHK, *moments = of_norms[:5]
+            for number in range(2):
+                gain, shift = of_norms[5 + 2 * number : 7 + 2 * number]
+                given = (to_normed_2PHK[number], raw_2PHK[number], (K,), *moments[2 * number : 2 * number + 2])
+                wanted = [True, True, shift is not None]
+                found = torch.ops.aten.native_layer_norm_backward(*given, gain, shift, wanted)
+                to_qkv[:, number] = found[0]
+                to_norms += found[1:]
+        return to_qkv, None, None, None, to_far, None, None, *to_norms
 
 
 def _of_rows(angles: Angles, rows: int) -> Angles:
