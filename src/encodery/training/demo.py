@@ -36,7 +36,7 @@ pretrain:                            # learn from the text alone first ...
 
 objective: classify                  # ... then from the labels
 training:
-  budget: 40s
+  budget: 3 epochs                   # not a time: so much is learned on a slow machine as well
   batch_tokens: 2048
 
 evaluation:
