@@ -36,6 +36,10 @@ RUN_KIND: dict[str, RunKind] = {
 }
 
 
+FEW_STEPS = 50
+"""Fewer than that hardly move the weights, whatever the rate."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """One trained model in the comparison: what it says of the scored rows, by whom it is judged, what it cost."""
@@ -72,6 +76,12 @@ def diagnoses(curves: list[dict[str, Any]], entropy: float | None) -> list[str]:
             f"The loss stayed near the entropy of the token frequencies ({entropy:.2f}): the model has learned how "
             "often tokens occur, but not yet from their neighbours. Give it more time (training.budget), smaller "
             "batches, or the optimizer muon and frontend.start=cooccurrence."
+        )
+    steps = max((row["step"] for row in curves if row.get("step") is not None), default=0)
+    if 0 < steps < FEW_STEPS:
+        found.append(
+            f"Only {steps:,} steps were taken, too few to learn much: read the rows more often (training.budget='10 "
+            "epochs' and the like), or in smaller batches (training.batch_tokens)."
         )
     if len(losses) >= 20 and np.mean(losses[:5]) * 1.02 < np.mean(losses[-5:]):
         found.append("The training loss ended higher than it began: lower training.optim.lr.")
