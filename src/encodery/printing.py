@@ -24,7 +24,7 @@ from encodery.evaluation.wording import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from encodery.data.tokenizers import Coverage
+    from encodery.data.coverage import Coverage
     from encodery.evaluation.record import RunRecord
     from encodery.training.draft import Draft
     from encodery.training.run import RunResult

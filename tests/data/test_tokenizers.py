@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from encodery.data.coverage import coverage
 from encodery.data.languages import guess_language
 from encodery.data.text_sample import sample_documents
 from encodery.data.tokenizer_training import text_budget
-from encodery.data.tokenizers import Tokenizer, TokenizerConfig, coverage, train_tokenizer
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.errors import DataError
 
 KINDS = ("wordpiece", "bpe", "byte_bpe", "unigram", "bytes", "characters")

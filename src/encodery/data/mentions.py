@@ -11,7 +11,8 @@ import numpy as np
 
 from encodery.data.knowledge import Knowledge
 from encodery.data.rows import Mention
-from encodery.data.tokenizers import Encoded, is_unspaced
+from encodery.data.tokenizers import Encoded
+from encodery.data.vocabulary_pieces import is_unspaced
 
 FIRST = np.uint32(1 << 31)
 """Set in the number of an entity at the first token of its mention."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -19,9 +18,10 @@ from encodery.data.frames import Frame, frame_of
 from encodery.data.text_sample import clean_surrogates, sample_documents
 from encodery.data.tokenizer_rules import TokenizerConfig
 from encodery.data.tokenizer_training import HfTokenizer, text_budget, thin, train_model
+from encodery.data.vocabulary_pieces import pieces, vocabulary_tables
 from encodery.errors import DataError
 
-__all__ = ["Coverage", "Encoded", "FlatIds", "Tokenizer", "TokenizerConfig", "coverage", "train_tokenizer"]
+__all__ = ["Encoded", "FlatIds", "Tokenizer", "TokenizerConfig", "train_tokenizer"]
 
 _BLOCK_CHARACTERS = 1_000_000  # texts are encoded in blocks: the library needs ~100 bytes a token
 
@@ -82,7 +82,7 @@ class Tokenizer:
                 fix="add the tokens to the file (add_special_tokens), or train a tokenizer of your own",
             )
         self._special = {role: number for role, number in found.items() if number is not None}
-        self._blank, self._unspaced = _tables(inner)
+        self._blank, self._unspaced = vocabulary_tables(inner)
         self._frame: Frame | None = None
 
     @classmethod
@@ -210,7 +210,7 @@ class Tokenizer:
         """Encode texts, in order, in parallel threads. An empty text gives arrays of length 0."""
         answers: list[Encoded] = []
         none = np.zeros((0, 2), dtype=np.int32)
-        for block in _blocks(texts):
+        for block in text_blocks(texts):
             encodings = self._run(block)
             flat = self._flatten(encodings)
             stops = np.cumsum(flat.lengths)
@@ -222,7 +222,7 @@ class Tokenizer:
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """Encode many texts for a cache: ids, word starts and row lengths, without an object per text."""
-        parts = [self._flatten(self._run(block)) for block in _blocks(texts)]
+        parts = [self._flatten(self._run(block)) for block in text_blocks(texts)]
         if not parts:
             parts = [self._flatten([])]
         return FlatIds(*(np.concatenate(column) for column in zip(*parts)))
@@ -246,7 +246,7 @@ class Tokenizer:
         """Per id: its letters without white space (bytes as letters in byte-level vocabularies), and whether a space
         stands before it where it begins a word. Tokens that are no text, like [SEP], are one letter no text has."""
         found = [("\0", False)] * self.vocab_size
-        for number, piece in _pieces(self._inner):
+        for number, piece in pieces(self._inner):
             text = piece.decode("latin-1") if isinstance(piece, bytes) else piece
             found[number] = "".join(text.split()), not self._unspaced[number]
         return found
@@ -256,7 +256,7 @@ class Tokenizer:
         no text, like [SEP]. Bytes that are part of a character are lone surrogates. Where the vocabulary does not
         say which tokens begin a word, all of them do."""
         found: list[str | None] = [None] * self.vocab_size
-        for number, piece in _pieces(self._inner):
+        for number, piece in pieces(self._inner):
             found[number] = piece if isinstance(piece, str) else piece.decode("utf-8", "surrogateescape")
         if any(text is not None and len(text) > 1 and text[0] == " " for text in found):
             return found
@@ -320,7 +320,8 @@ def _first(inner: HfTokenizer, names: Sequence[str]) -> int | None:
     return next((number for name in names if (number := inner.token_to_id(name)) is not None), None)
 
 
-def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
+def text_blocks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """As many texts at a time as are encoded at once, without halves of characters."""
     block: list[str] = []
     size = 0
     for text in texts:
@@ -362,71 +363,9 @@ def _joins(char: str) -> bool:
     return unicodedata.category(char)[0] == "M" or "\u1160" <= char <= "\u11ff" or char in "\uff9e\uff9f"
 
 
-_UNSPACED_RANGES = (
-    (0x3005, 0x3007),
-    (0x3041, 0x3096),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x323AF),
-    (0x0E01, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-)
-
-
-def is_unspaced(char: str) -> bool:
-    """A character of a script without spaces, able to begin a word."""
-    code = ord(char)
-    return any(low <= code <= high for low, high in _UNSPACED_RANGES) and unicodedata.category(char)[0] != "M"
-
-
-def _tables(inner: HfTokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Per id: is it white space only; does it begin with a character of a script without spaces."""
-    size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-    blank, unspaced = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-    for number, piece in _pieces(inner):
-        if isinstance(piece, bytes):
-            blank[number] = bool(piece) and not piece.strip()
-            # Half a character still tells its script: E4 to E9 begin ideographs.
-            text = piece.decode("utf-8", "ignore")
-            unspaced[number] = 0xE4 <= piece[0] <= 0xE9 if piece[:1] >= b"\xc0" else False
-            unspaced[number] |= bool(text) and piece.startswith(text[0].encode()) and is_unspaced(text[0])
-        else:
-            blank[number] = bool(piece) and piece.isspace()
-            unspaced[number] = bool(piece) and is_unspaced(piece[0])
-    return blank, unspaced
-
-
-def _pieces(inner: HfTokenizer) -> Iterator[tuple[int, str | bytes]]:
-    """What each token of the vocabulary stands for, without markers: bytes in byte-level vocabularies, which cut
-    characters in parts. Added tokens are left out."""
-    added = inner.get_added_tokens_decoder()
-    described = json.loads(inner.to_str())
-    byte_level = '"ByteLevel"' in json.dumps([described["pre_tokenizer"], described["decoder"]])
-    prefix = described["model"].get("continuing_subword_prefix") or ""
-    for token, number in inner.get_vocab(with_added_tokens=True).items():
-        if number in added:
-            continue
-        if byte_level:
-            yield number, bytes(_BYTES[char] for char in token if char in _BYTES)
-        else:
-            yield number, token.removeprefix(prefix).replace("▁", " ")
-
-
 def _goes_on(char: str) -> bool:
     """A letter or a mark, which without a space before it belongs to the word before."""
     return char.isalpha() or (char != "" and unicodedata.category(char)[0] == "M")
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The printable stand-in of every byte in byte-level vocabularies: itself, or one from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
 
 
 def train_tokenizer(
@@ -457,44 +396,3 @@ def train_tokenizer(
         "vocab_size": inner.get_vocab_size(),
     }
     return Tokenizer(inner, facts)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How a tokenizer fits some texts: what `encodery inspect` shows."""
-
-    texts: int
-    tokens: int
-    words: int
-    unknown_share: float
-    tokens_per_word: float
-    tokens_per_character: float
-    bytes_per_token: float
-    most_unknown: tuple[tuple[str, int], ...]
-    """The pieces of text that most often became the unknown token, with their counts."""
-
-
-def coverage(tokenizer: Tokenizer, texts: Sequence[str], most: int = 10) -> Coverage:
-    """Measure unknown tokens, tokens a word and a character, bytes a token; zeros without tokens."""
-    tokens = words = unknown = characters = size = 0
-    pieces: Counter[str] = Counter()
-    for block in _blocks(texts):
-        for text, encoded in zip(block, tokenizer.encode_batch(block)):
-            tokens += len(encoded.ids)
-            words += int(encoded.starts_word.sum())
-            characters += len(text)
-            size += len(text.encode("utf-8"))
-            if tokenizer.unk_id is not None:
-                rows = np.flatnonzero(encoded.ids == tokenizer.unk_id)
-                unknown += len(rows)
-                pieces.update(text[start:stop] for start, stop in encoded.offsets[rows].tolist())
-    return Coverage(
-        len(texts),
-        tokens,
-        words,
-        unknown / max(1, tokens),
-        tokens / max(1, words),
-        tokens / max(1, characters),
-        size / max(1, tokens),
-        tuple(sorted(pieces.items(), key=lambda item: (-item[1], item[0]))[:most]),
-    )

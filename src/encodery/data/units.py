@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from encodery.data.tokenizers import is_unspaced
+from encodery.data.vocabulary_pieces import is_unspaced
 
 UnitKind = Literal["words", "characters", "spaces", "given"]
 

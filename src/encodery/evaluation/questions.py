@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encodery.data.tokenizers import is_unspaced
+from encodery.data.vocabulary_pieces import is_unspaced
 from encodery.errors import DataError
 from encodery.evaluation.intervals import RESAMPLES, Metric, from_resamples, resampled_sums
 

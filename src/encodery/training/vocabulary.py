@@ -10,8 +10,9 @@ from typing import Any
 
 from encodery.config import load_config
 from encodery.data.corpus import Reading
+from encodery.data.coverage import Coverage, coverage
 from encodery.data.sources import DataConfig
-from encodery.data.tokenizers import Coverage, Tokenizer, TokenizerConfig, coverage, train_tokenizer
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 from encodery.durable import replace_file
 from encodery.errors import ConfigError
 
