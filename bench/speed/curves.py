@@ -111,7 +111,7 @@ def step(size: int, **encoder: Any) -> Point:
 
 
 def tokenizer(size: int) -> Point:
-    """Training a vocabulary of 16,384 on `size` MB of text, all of it counted and none left out."""
+    """Training a vocabulary of 16,384 on `size` MB of text."""
     sys.path.insert(0, str(HERE.parent / "memory"))
     from run import make_corpus  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -146,9 +146,26 @@ def measured(part: str, size: int, threads: int) -> Point:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def table(part: str, points: dict[str, Point]) -> str:
+HEAD = "# How time and memory grow\n\nMade by `python bench/speed/curves.py`.\n\n![curves](curves.png)\n\n"
+SAID = {
+    "tokenizer": "Along lies the size of the text in MB, all of it read; counted is a sample of 100 MB of it, whole\n"
+    "documents from its whole length (`tokenizer.max_bytes`), so that neither time nor memory grow further.",
+}
+
+
+def table(part: str, measured: dict[str, Any]) -> str:
+    points: dict[str, Point] = measured["points"]
     names = list(dict.fromkeys(name for point in points.values() for name in point))
-    lines = [f"## {part}", "", f"| {part} | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    said = [SAID[part], ""] if part in SAID else []
+    lines = [
+        f"## {part}",
+        "",
+        f"{measured['where']}.",
+        "",
+        *said,
+        f"| {part} | {' | '.join(names)} |",
+        "|---" * (1 + len(names)) + "|",
+    ]
     for size, point in points.items():
         shown = [point.get(name, "") for name in names]
         cells = [f"{value:,.4g}" if isinstance(value, float) else str(value) for value in shown]
@@ -222,21 +239,18 @@ def main() -> None:
         sys.exit("set ENCODERY_DATA to the folder that holds agnews/, sst2/ and wikitext2/")
     prepare(Path(os.environ["ENCODERY_DATA"]).resolve(), WORK)
     figures = HERE / "curves.json"
-    results: dict[str, dict[str, Point]] = json.loads(figures.read_text()) if figures.exists() else {}
+    results: dict[str, dict[str, Any]] = json.loads(figures.read_text()) if figures.exists() else {}
+    torch_version = importlib.metadata.version("torch")
+    where = f"{time.strftime('%Y-%m-%d')}, {cpu_name()}, {asked.threads} threads, torch {torch_version}"
     for part in asked.parts or PARTS:
-        results[part] = {}
+        results[part] = {"where": where, "points": {}}
         for size in SIZES[part]:
-            results[part][str(size)] = measured(part, size, asked.threads)
-            print(part, size, results[part][str(size)], flush=True)
+            point = results[part]["points"][str(size)] = measured(part, size, asked.threads)
+            print(part, size, point, flush=True)
         figures.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        where = (
-            f"{time.strftime('%Y-%m-%d')}, {cpu_name()}, {asked.threads} threads, torch "
-            f"{importlib.metadata.version('torch')}. Made by `python bench/speed/curves.py`.\n\n"
-        )
         tables = "\n".join(table(name, results[name]) for name in PARTS if name in results)
-        head = "# How time and memory grow\n\n![curves](curves.png)\n\n"
-        (HERE / "CURVES.md").write_text(head + where + tables, encoding="utf-8")
-        draw(results)
+        (HERE / "CURVES.md").write_text(HEAD + tables, encoding="utf-8")
+        draw({name: one["points"] for name, one in results.items()})
 
 
 if __name__ == "__main__":

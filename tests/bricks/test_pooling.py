@@ -32,15 +32,16 @@ def by_loop(pooling: Pooling, states: States) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "outside"])
 @pytest.mark.parametrize("name", ["first", "mean", "weighted", "max", "attention"])
-def test_pooling_equals_a_loop_over_documents(name: str, dtype: torch.dtype) -> None:
+def test_pooling_equals_a_loop_over_documents(name: str, autocast: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layout = layout_of(ROWS, 10)
     vectors = torch.randn(40, 16)
     vectors[layout.document < 0] = 1e4  # whatever stands in the padding
     pooling = Pooling(name, 16)  # type: ignore[arg-type]
     states = States(vectors.to(dtype), layout)
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype == torch.bfloat16):
         found = pooling(states)
     assert found.shape == (6, 16) and found.dtype == torch.float32
     close = {"atol": 2e-2, "rtol": 2e-2} if dtype == torch.bfloat16 and name == "attention" else {}

@@ -55,7 +55,8 @@ class Pooling(nn.Module):
             return lowest.scatter_reduce(0, index, x_PD.float(), "amax")[1:]
         assert self.score is not None
         told_PD = x_PD if self.hidden is None else torch.tanh(self.hidden(x_PD)).float()
-        score_P = self.score(told_PD).float().squeeze(-1)
+        # Vectors may come in bf16 outside of autocast; the score's weights are float32.
+        score_P = self.score(told_PD.to(self.score.weight.dtype)).float().squeeze(-1)
         # Softmax inside each document. Each takes off its own largest score: that of the batch would let a
         # neighbour with large scores push all of this document's weights to zero.
         index = layout.document + 1
