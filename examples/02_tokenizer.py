@@ -7,7 +7,8 @@ from pathlib import Path
 
 from made_text import messages
 
-from encodery.data.tokenizers import Tokenizer, TokenizerConfig, coverage, train_tokenizer
+from encodery.data.coverage import coverage
+from encodery.data.tokenizers import Tokenizer, TokenizerConfig, train_tokenizer
 
 texts = [text for text, _ in messages(2000)]
 for kind in ("wordpiece", "bpe", "unigram", "characters"):
