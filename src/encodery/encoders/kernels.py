@@ -255,8 +255,7 @@ def _attend_held(
             inside += [norm.weight, norm.bias]
             epsilon = norm.eps
     elif norms is not None:
-        q_PHK, k_PHK, v_PHK = qkv.unbind(1)
-        qkv = torch.stack([norms[0](q_PHK), norms[1](k_PHK), v_PHK], dim=1)
+        qkv = torch.stack(_turned(qkv, None, norms), dim=1)
     with torch.autocast("cpu", enabled=False):
         return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, drop_rate, epsilon, *inside))
 
