@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import encodery.objectives
 from conftest import tiny_config
 from encodery.batch import Batch, Layout, Output, layout_of
+from encodery.data.tagsets import Tagset
 from encodery.model import Model
+from encodery.objectives import cross_entropy
+from encodery.objectives.cross_entropy import IGNORED
+from encodery.objectives.divergence import divergence
 from encodery.objectives.supervised import Supervised, SupervisedConfig
+from encodery.objectives.tagging import Tagging, TaggingConfig
+from encodery.objectives.writing import Writing
 from encodery.training.adversary import Adversary, worst_shift
 from encodery.training.gradients import add_gradients
+from encodery.training.recipe import COMPARABLE, TOGETHER
 
 SIZES = [[5, 3, 7], [9, 4]]
 
@@ -62,6 +73,52 @@ def test_the_distance_of_labels_and_numbers(kind: Any) -> None:
     p, q = torch.sigmoid(a), torch.sigmoid(b)
     apart = (p - q) * ((p / q).log() - ((1 - p) / (1 - q)).log())
     assert torch.allclose(found, apart.sum() / 2 / 3, atol=1e-5)
+
+
+def test_divergence_and_its_gradient_by_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "NUMBERS_AT_ONCE", 12)  # two rows at a time
+    a, b = (torch.randn(5, 6, requires_grad=True) for _ in range(2))
+    weight = torch.rand(5)
+    found = divergence(a, b)
+    p, q = a.softmax(1), b.softmax(1)
+    meant = ((p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1)) / 2
+    assert torch.allclose(found, meant, atol=1e-6)
+    got = torch.autograd.grad((found * weight).sum(), (a, b))
+    for mine, plain in zip(got, torch.autograd.grad((meant * weight).sum(), (a, b))):
+        assert torch.allclose(mine, plain, atol=1e-6)
+    assert divergence(torch.randn(0, 6), torch.randn(0, 6)).shape == (0,)
+
+
+def test_what_is_written_is_compared_where_something_is_written() -> None:
+    target = torch.tensor([IGNORED, 3, 1, IGNORED])
+    batch = replace(batch_of(torch.zeros(5)), target=replace(batch_of(torch.zeros(5)), truth={"target": target}))
+    one, other = torch.randn(4, 6), torch.randn(4, 6)
+    writing = Writing.__new__(Writing)  # what it compares needs no data
+    found = writing.disagreement(Output(one), Output(other), batch)
+    assert torch.allclose(found, divergence(one[1:3], other[1:3]).sum())
+
+
+def test_tags_and_the_class_beside_them_are_compared() -> None:
+    tagset = Tagset("none", "none", "words", ("a", "b", "c"))
+    tagging = Tagging(TaggingConfig(intent=True, intent_weight=0.5), tagset, ["x", "y"])
+    one, other = (Output(torch.randn(7, 3), classes=torch.randn(5, 2)) for _ in range(2))
+    assert one.logits is not None and other.logits is not None and one.classes is not None
+    assert other.classes is not None
+    found = tagging.disagreement(one, other, batch_of(torch.zeros(5)))
+    classes = divergence(one.classes, other.classes).mean()
+    assert torch.allclose(found, divergence(one.logits, other.logits).sum() + 0.5 * 7 * classes)
+
+
+def test_recipes_know_which_objectives_can_compare_answers_and_which_look_at_a_step_whole() -> None:
+    """A recipe is checked before an objective is made: the two lists have to say the same as the classes."""
+    found: dict[str, set[str]] = {"disagreement": set(), "joint_loss": set()}
+    for module in pkgutil.iter_modules(encodery.objectives.__path__):
+        for value in vars(importlib.import_module(f"encodery.objectives.{module.name}")).values():
+            for method, names in found.items():
+                if isinstance(value, type) and method in vars(value):
+                    names.add(value.__name__)
+    assert found == {"disagreement": {"Supervised", "Tagging", "Writing"}, "joint_loss": {"Contrastive"}}
+    assert COMPARABLE == ("classify", "multilabel", "regress", "tag", "write") and TOGETHER == ("contrast", "embed")
 
 
 def test_without_dropout_agreement_changes_nothing_and_with_it_something() -> None:

@@ -75,6 +75,17 @@ def test_words_have_no_answers_to_compare(files: Path) -> None:
         encodery.train(recipe(files, "words", objective="masked", training={"consistency": 1.0}))
 
 
+def test_options_that_do_not_go_with_an_objective_are_refused_before_a_stage_of_pretraining(files: Path) -> None:
+    stage = {"objective": "contrast", "training": {"budget": "2 steps", "adversarial": 0.1}}
+    with pytest.raises(ConfigError, match=r"pretrain\.training\.adversarial does not go with contrast"):
+        encodery.train(recipe(files, "late", pretrain=stage))
+    stage["training"] = {"budget": "2 steps"}
+    firm = {"budget": "2 steps", "consistency": 1.0}
+    with pytest.raises(ConfigError, match=r"training\.consistency is for objectives .* not for ordinal"):
+        encodery.train(recipe(files, "late", pretrain=stage, objective="ordinal", training=firm))
+    assert not (files / "late").exists()
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("latest", 4)])
 def test_which_weights_are_kept(keep: str, kept: int, tokenizer: Tokenizer, rows: list[Row]) -> None:
     """Scores 0.5, 0.9, 0.5, 0.85, 0.7, give or take 0.1: the fourth is as good as the second."""

@@ -36,6 +36,12 @@ def row_losses(logits_MV: Tensor, target_M: Tensor, smoothing: float = 0.0) -> t
     return found
 
 
+def rows_at_once(logits_MV: Tensor) -> int:
+    """Rows of logits that are worked on together: NUMBERS_AT_ONCE on a CPU, all of them elsewhere."""
+    M, V = logits_MV.shape
+    return max(1, NUMBERS_AT_ONCE // V) if logits_MV.device.type == "cpu" else max(1, M)
+
+
 class _RowLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_MV: Tensor, target_M: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,9 +52,7 @@ class _RowLosses(torch.autograd.Function):
         M, V = logits_MV.shape
         loss_M, surprise_M = (torch.zeros(M, device=logits_MV.device) for _ in range(2))
         right_M = torch.zeros(M, dtype=torch.bool, device=logits_MV.device)
-        size = len(target_M) or 1
-        if logits_MV.device.type == "cpu":
-            size = max(1, NUMBERS_AT_ONCE // V)
+        size = rows_at_once(logits_MV)
         for first in range(0, len(target_M), size):
             rows = slice(first, first + size)
             counts, target, logits = counts_M1[rows], target_M1[rows], logits_MV[rows].float()

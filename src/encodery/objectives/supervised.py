@@ -16,6 +16,7 @@ from encodery.config import Config, Count
 from encodery.data.fields import Field as DataField
 from encodery.data.sources import DataConfig, Labels
 from encodery.heads.options import DocumentReadoutConfig
+from encodery.objectives.divergence import divergence
 from encodery.objectives.masked import Loss
 from encodery.trained import Task
 
@@ -126,15 +127,13 @@ class Supervised:
         del batch
         a_NC, b_NC = ((out.parts[0] if out.parts else out.logits) for out in (one, other))
         assert a_NC is not None and b_NC is not None
-        a_NC, b_NC = a_NC.float(), b_NC.float()
         if self.config.kind == "regress":
-            return (a_NC - b_NC).square().sum() / 2
+            return (a_NC.float() - b_NC.float()).square().sum() / 2
         if self.config.kind == "multilabel":
             # Each label is a choice between two, averaged over the labels as the loss is.
             a_NC, b_NC = (torch.stack([x, torch.zeros_like(x)], dim=-1) for x in (a_NC, b_NC))
-        a, b = a_NC.log_softmax(-1), b_NC.log_softmax(-1)
-        apart = ((a.exp() - b.exp()) * (a - b)).sum(-1) / 2
-        return apart.sum() / (apart.shape[1] if apart.dim() > 1 else 1)
+            return divergence(a_NC.flatten(0, 1), b_NC.flatten(0, 1)).sum() / max(1, a_NC.shape[1])
+        return divergence(a_NC, b_NC).sum()
 
     def _loss(self, logits_NC: Tensor, batch: Batch) -> Loss:
         label = batch.truth["label"]

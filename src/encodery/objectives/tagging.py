@@ -22,6 +22,7 @@ from encodery.data.tagsets import Tagset
 from encodery.errors import ConfigError, DataError
 from encodery.heads.tagging.crf import Chain, lay_out, log_partition, path_score
 from encodery.heads.tagging.options import TagReadoutConfig
+from encodery.objectives.divergence import divergence
 from encodery.objectives.masked import Loss
 from encodery.trained import Task
 
@@ -173,6 +174,17 @@ class Tagging:
         classes = F.cross_entropy(output.classes.float(), batch.truth["label"])
         parts = {"tags": total.detach() / max(1, len(tag_U)), "class": classes.detach()}
         return Loss(total + self.config.intent_weight * classes * len(tag_U), units, correct, parts)
+
+    def disagreement(self, one: Output, other: Output, batch: Batch) -> Tensor:
+        """How far two answers to the same texts are apart, summed over the units: in the scores of each unit (with crf
+        before the chain), and with `intent` in those of the class, which weighs what it does in the loss."""
+        del batch
+        assert one.logits is not None and other.logits is not None
+        apart = divergence(one.logits, other.logits).sum()
+        if one.classes is None or other.classes is None:
+            return apart
+        classes = divergence(one.classes, other.classes).mean()
+        return apart + self.config.intent_weight * classes * len(one.logits)
 
 
 def chain_loss(output: Output, tag_U: Tensor, owner_U: Tensor, documents: int, smoothing: float) -> Tensor:

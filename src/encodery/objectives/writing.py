@@ -19,6 +19,7 @@ from encodery.data.tokenizers import Tokenizer, TokenizerConfig
 from encodery.heads.decoding.generation_options import GenerationConfig
 from encodery.heads.decoding.options import DecoderConfig
 from encodery.objectives.cross_entropy import IGNORED, row_losses
+from encodery.objectives.divergence import divergence
 from encodery.objectives.masked import Loss
 from encodery.trained import Task
 
@@ -132,6 +133,12 @@ class Writing:
         count = (wanted != IGNORED).sum()
         parts = {"surprise": surprise_P.sum() / count.clamp_min(1)} if self.config.smoothed else {}
         return Loss(loss_P.sum(), count, right_P.sum(), parts)
+
+    def disagreement(self, one: Output, other: Output, batch: Batch) -> torch.Tensor:
+        """How far two answers are apart in what they would write next, summed over the tokens to be written."""
+        assert batch.target is not None and one.logits is not None and other.logits is not None
+        written = (batch.target.truth["target"] != IGNORED).nonzero()[:, 0]
+        return divergence(one.logits[written], other.logits[written]).sum()
 
 
 def writing_losses(

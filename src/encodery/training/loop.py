@@ -17,12 +17,12 @@ from encodery.batch import Batch, Output
 from encodery.bricks.memory import keep_memory
 from encodery.data.loader import Loader, Place, Prefetched
 from encodery.encoders.transformer import Transformer
-from encodery.errors import ConfigError, DataError, TrainingError
+from encodery.errors import DataError, TrainingError
 from encodery.model import Model
 from encodery.objectives.masked import Loss
 from encodery.training.adversary import Adversary
 from encodery.training.gradient_cache import Together, joint_gradients
-from encodery.training.gradients import Comparable, add_gradients
+from encodery.training.gradients import add_gradients
 from encodery.training.growth import Growth, GrowthConfig
 from encodery.training.optim import Averaged, make_optimizer
 from encodery.training.precision import Precision
@@ -100,20 +100,9 @@ class Fit:
         self.best: dict[str, Tensor] | None = None
         self.last: list[dict[str, Tensor]] = []
         self.adversary = Adversary(self.model, self.config.adversarial) if self.config.adversarial else None
-        self._check_options()
         self._began = time.perf_counter()
         self._before = 0.0
         self._validation_seconds = 0.0
-
-    def _check_options(self) -> None:
-        config, together = self.config, isinstance(self.objective, Together)
-        wrong = ""
-        if config.consistency and (together or not isinstance(self.objective, Comparable)):
-            wrong = "training.consistency is for objectives whose answers can be compared: labels and numbers"
-        elif config.adversarial and together:
-            wrong = "training.adversarial does not go with an objective that compares texts"
-        if wrong:
-            raise ConfigError(wrong, expected="0", fix="leave it out")
 
     @property
     def progress(self) -> float:

@@ -37,6 +37,11 @@ from encodery.training.growth import COMPARE_BLOCKS, growth_problems
 from encodery.training.optim import OptimConfig
 from encodery.training.training_config import TrainingConfig
 
+COMPARABLE = ("classify", "multilabel", "regress", "tag", "write")
+"""Objectives that can tell how far two answers are apart (training/gradients.py: Comparable)."""
+TOGETHER = ("contrast", "embed")
+"""Objectives whose loss is one over all batches of a step (training/gradient_cache.py: Together)."""
+
 Unlabelled = (
     MaskedConfig
     | KnowledgeMaskedConfig
@@ -141,6 +146,23 @@ class Recipe(Config):
             raise ValueError("training.augment.delete and swap would move answers out of their places: set them to 0")
         if augment.used and self.data.knowledge is not None and self.data.knowledge.inject is not None:
             raise ValueError("training.augment does not go with data.knowledge.inject: branches hang on words")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_can_be_firm(self) -> Recipe:
+        stages = [("training", self.objective, self.training)]
+        if self.pretrain is not None:
+            stages.append(("pretrain.training", self.pretrain.objective, self.pretrain.training))
+        for name, objective, training in stages:
+            if training.consistency and objective.kind not in COMPARABLE:
+                raise ValueError(
+                    f"{name}.consistency is for objectives whose answers can be compared ({', '.join(COMPARABLE)}), "
+                    f"not for {objective.kind}: leave it out"
+                )
+            if training.adversarial and objective.kind in TOGETHER:
+                raise ValueError(
+                    f"{name}.adversarial does not go with {objective.kind}, which compares texts: leave it out"
+                )
         return self
 
     @model_validator(mode="after")
