@@ -41,8 +41,8 @@ class TrainingConfig(Config):
     """Which weights are kept. latest: of the last validation that is not worse than the best by more than its standard
     error, so that chance does not choose an early one; best: of the best validation, though it be luck."""
     consistency: float = Field(default=0.0, ge=0, le=100)
-    """Fine-tuning: weight of how far two answers under different dropout are apart (R-Drop, Liang et al. 2021); each
-    step then costs twice as much. 0: none."""
+    """Fine-tuning with labels, numbers, tags or targets to write: weight of how far two answers under different dropout
+    are apart (R-Drop, Liang et al. 2021); each step then costs twice as much. 0: none."""
     adversarial: float = Field(default=0.0, ge=0, le=10)
     """The loss where the words of a document are moved against the model counts as well (Miyato et al. 2017); the move
     as a share of the length of their vectors, such as 0.02. Each step then costs twice as much. 0: none."""
