@@ -105,7 +105,7 @@ def new(
 ) -> None:
     """Look at your files and write a commented recipe for them.
 
-    Of several files, those with test, dev or valid in their names become those splits.
+    Files with test, dev or valid in their names become those splits, also beside a train file and in a folder.
 
     Example: encodery new reviews.csv --output recipes/reviews.yaml
     """

@@ -144,3 +144,39 @@ def test_estimated_tokens() -> None:
     assert estimated_tokens("我们去公园") == 5
     assert estimated_tokens("one two three") == 4
     assert estimated_tokens("") == 0
+
+
+def test_a_folder_and_a_file_named_train_bring_the_splits_beside_them(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": f"text {number}", "label": number % 2} for number in range(20)]
+    for name in ("my_train", "my_val", "my_test2016", "other_test", "more"):
+        table(tmp_path / f"{name}.jsonl", rows)
+    table(tmp_path / "my_test_2017.jsonl", [{"text": "without a label"}] * 3)
+    (tmp_path / "README.md").write_text("training and test rows")
+    draft = look_at_files([str(tmp_path / "my_train.jsonl")])
+    names = {split: [Path(path).name for path in paths] for split, paths in draft.files.items()}
+    assert names == {"train": ["my_train.jsonl"], "validation": ["my_val.jsonl"], "test": ["my_test2016.jsonl"]}
+    assert any("my_test_2017.jsonl is not used: it has no column label" in note for note in draft.guesses)
+    assert any("kept apart by their names" in note and "my_val" in note for note in draft.guesses)
+    # One whose name says nothing stays alone.
+    assert list(look_at_files([str(tmp_path / "more.jsonl")]).files) == ["train"]
+    folder = look_at_files([str(tmp_path)])
+    assert {Path(path).name for path in folder.files["test"]} == {"my_test2016.jsonl", "other_test.jsonl"}
+    assert folder.files["train"] == [str(tmp_path / "my_train.jsonl")] and folder.all_rows and folder.rows == 20
+    assert any("not named after a split" in note and "more.jsonl" in note for note in folder.guesses)
+    recipe = loaded(folder, tmp_path / "r.yaml")
+    assert recipe.data.test is not None and len(recipe.data.test) == 2
+
+
+def test_a_folder_of_folders_of_texts_has_labels_and_may_have_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("pos", "neg"):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(6):
+                (tmp_path / split / label / f"{number}.txt").write_text(f"{split} film {number} was {label}\n")
+    draft = look_at_files([str(tmp_path)])
+    assert draft.task == "classify" and draft.labels == {"pos": 6, "neg": 6}
+    recipe = loaded(draft, tmp_path / "r.yaml")
+    assert recipe.data.test is not None
+    assert [source.format for source in (*recipe.data.train, *recipe.data.test)] == ["folder", "folder"]
+    assert recipe.data.label is None
+    assert look_at_files([str(tmp_path / "train")], task="masked").format == "text"

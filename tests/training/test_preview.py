@@ -160,6 +160,11 @@ def test_preflight_says_what_will_differ(recipe: Path) -> None:
     notes = check_before(resolved(recipe, "encoder.max_length=500"))
     assert len(notes) == 2
     assert "training.batch_tokens 256 is rounded up to 512" in notes[1]
+    (recipe.parent / "folder").mkdir()
+    for name in ("train", "test"):
+        write_rows(recipe.parent / "folder" / f"{name}.jsonl", [("some text", "good"), ("other text", "bad")])
+    (note,) = check_before(resolved(recipe, "data.train=folder"))
+    assert "folder is a folder: its test.jsonl are learned from too" in note
     with pytest.raises(DataError, match=r"nothing\.txt"):
         check_before(resolved(recipe, "pretrain.data=[nothing.txt]"))
     with pytest.raises(DataError, match="lable"):

@@ -27,6 +27,7 @@ from encodery.training.draft_columns import (
 )
 from encodery.training.draft_pairs import PairsSeen, look_for_pairs, no_pairs
 from encodery.training.draft_pointing import PointingSeen, look_for_pointing, no_pointing
+from encodery.training.draft_splits import holds_labels, splits_of
 from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
@@ -85,11 +86,12 @@ def look_at_files(
 ) -> Draft:
     """Look at the first rows and guess what was not said.
 
-    Of several files, names with test, valid or dev in them become those splits. Raises DataError when a file cannot
-    be read or a named column is missing, or when a task needs labels and none are found.
+    Files named after a split become it (draft_splits.py). Raises DataError when a file cannot be read or a named
+    column is missing, or when a task needs labels and none are found.
     """
-    splits = _splits(files)
-    first = SourceConfig(path=splits["train"][0])
+    splits = splits_of(files)
+    labelled = task in (None, "classify") and all(map(holds_labels, splits.files["train"]))
+    first = SourceConfig(path=splits.files["train"][0], format="folder" if labelled else "auto")
     sampled = _sampled(first, (text, label, pair))
     table = {name: [row.get(name) for row in sampled.rows] for name in sampled.columns}
     guesses: list[str] = []
@@ -129,15 +131,14 @@ def look_at_files(
         raise DataError(f"--label {label}: not all values are numbers", expected="how close the two texts are")
     texts = [_joined(row, text, pair) for row in sampled.rows]
     sizes = sorted(map(estimated_tokens, texts))
-    data = DataConfig.model_validate({"train": splits["train"], "validation_share": 0.0})
-    size = total_bytes(data, "train", base=Path())
+    splits.keep_usable(_used(text, pair, label, seen, pointing))
     return Draft(
-        splits,
+        splits.files,
         sampled.format,
         sampled.columns,
         len(sampled.rows),
         len(sampled.rows) < LOOKED_AT_ROWS,
-        size / 1e6,
+        _megabytes(splits.files["train"], first.format),
         task,
         text,
         pair,
@@ -148,11 +149,11 @@ def look_at_files(
         sorted(map(len, texts))[len(texts) // 2],
         sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))],
         sampled.problems,
-        guesses,
+        [*guesses, *splits.notes],
         seen,
         pointing,
         pairs,
-        None if "validation" in splits else often_the_same(table, text, pair),
+        None if "validation" in splits.files else often_the_same(table, text, pair),
     )
 
 
@@ -169,6 +170,20 @@ def _sampled(source: SourceConfig, named: Sequence[str | None]) -> Sampled:
                 expected=f"one of {', '.join(sampled.columns)}",
             )
     return sampled
+
+
+def _megabytes(paths: Sequence[str], format: str) -> float:
+    train = [{"path": path, "format": format} for path in paths]
+    return total_bytes(DataConfig.model_validate({"train": train, "validation_share": 0.0}), "train", base=Path()) / 1e6
+
+
+def _used(
+    text: str | list[str], pair: str | None, label: str | None, seen: TagsSeen | None, pointing: PointingSeen | None
+) -> list[str]:
+    """The columns that the recipe names."""
+    names = [*([text] if isinstance(text, str) else text), pair, label, pointing and pointing.column]
+    names += [] if seen is None else [seen.tags, seen.spans]
+    return [name for name in names if name is not None]
 
 
 def _special(
@@ -244,19 +259,6 @@ def _from(path: str, folder: Path) -> str:
     if path.startswith("hub:") or os.path.isabs(path):
         return path
     return os.path.relpath(Path(path).expanduser(), folder)
-
-
-def _splits(files: Sequence[str]) -> dict[str, list[str]]:
-    if len(files) == 1:
-        return {"train": list(files)}
-    found: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
-    for file in files:
-        words = set(re.split(r"[^a-z]+", Path(file).name.lower()))
-        held = "validation" if {"dev", "valid", "validation", "val"} & words else "train"
-        found["test" if "test" in words else held].append(file)
-    if not found["train"]:
-        raise DataError("every file is named as a test or validation file", expected="at least one file to train on")
-    return {split: paths for split, paths in found.items() if paths}
 
 
 # -- lengths ---------------------------------------------------------------------------------------

@@ -74,6 +74,9 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
     ):
         if split in files:
             paths = [quoted(path) for path in files[split]]
+            if draft.format == "folder":
+                paths = [f"{{path: {path}, format: folder}}" for path in paths]
+                why = f"sub-folders are the labels: {_labels_said(draft)}" if split == "train" else why
             lines.append(_line(f"  {split}: {paths[0] if len(paths) == 1 else '[' + ', '.join(paths) + ']'}", why))
     if "validation" not in files:
         lines.append(_line("  validation_share: 0.1", "kept apart from train, by a hash; or validation: FILE"))
@@ -86,7 +89,7 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
         seen = seen if draft.pointing is None else (draft.pointing.column,)
         others = [column for column in draft.columns if column not in (draft.text, draft.pair, draft.label, *seen)]
         also = f" (columns not used: {', '.join(others[:6])})" if others else ""
-        if draft.format != "text":
+        if draft.format not in ("text", "folder"):
             text = quoted(draft.text) if isinstance(draft.text, str) else ", ".join(draft.text)
             lines.append(_line(f"  text: {text}", f"column of the text; [a, b] joins two{also}"))
     if draft.pair:
@@ -99,7 +102,7 @@ def _data(draft: Draft, files: dict[str, list[str]]) -> str:
         lines.append(_line(f"  {word}: {quoted(column)}", tags_said(draft.tags)))
     if draft.pointing is not None:
         lines.append(_line(*column_line(draft.pointing, quoted)))
-    if draft.label:
+    if draft.label and draft.format != "folder":
         lines.append(_line(f"  label: {quoted(draft.label)}", _labels_said(draft)))
     if draft.task == "multilabel":
         lines.append(_line(f"  label_separator: {quoted(draft.separator)}", "between several labels in one string"))
@@ -242,7 +245,7 @@ def _tagging(draft: Draft, minutes: str) -> str:
         _line("  crf: true", "learns which tags follow which"),
         _line("  linear: true", "a linear answer beside the encoder's, from words and affixes; it knows rare words"),
     ]
-    if draft.label:
+    if draft.label and draft.format != "folder":
         lines.append(_line("  intent: true", "the class of the whole text is learned beside the tags"))
     lines += [
         *_training(epochs, rate="1e-3"),

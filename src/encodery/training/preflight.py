@@ -12,6 +12,7 @@ from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.kinds import EncoderConfig
 from encodery.errors import DataError, nearest
 from encodery.trained import Trained
+from encodery.training.draft_splits import splits_of
 from encodery.training.recipe import Recipe
 from encodery.training.word_knowledge import with_file_width
 
@@ -42,6 +43,14 @@ def check_before(resolved: Resolved[Recipe]) -> list[str]:
     if recipe.data.knowledge is not None:
         check_files(recipe.data.knowledge, resolved.base)
     _check_rows(resolved)
+    for source in recipe.data.train:
+        inside = splits_of([str(resolved.base / source.path)]) if (resolved.base / source.path).is_dir() else None
+        if inside is not None and inside.found:
+            names = ", ".join(Path(path).name for path in inside.found)
+            notes.append(
+                f"data.train {source.path} is a folder: its {names} are learned from too. Name its files to keep them "
+                "apart."
+            )
     for name, training in (
         ("pretrain.training", recipe.pretrain and recipe.pretrain.training),
         ("training", recipe.training),
