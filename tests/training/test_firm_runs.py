@@ -13,7 +13,7 @@ import encodery
 from conftest import make_fit, make_texts
 from encodery.data.sources import Row
 from encodery.data.tokenizers import Tokenizer
-from encodery.errors import ConfigError
+from encodery.errors import ConfigError, DataError
 from encodery.training.loop import Fit
 
 
@@ -66,7 +66,7 @@ def test_blocks_that_begin_anew_are_fresh_and_the_others_are_not(files: Path) ->
 
 def test_more_blocks_than_there_are_cannot_begin_anew(files: Path) -> None:
     start = encodery.train(recipe(files, "short", objective="masked"))
-    with pytest.raises(ConfigError, match="the starting point has 2 blocks"):
+    with pytest.raises(ConfigError, match="the encoder has 2 blocks"):
         encodery.train(recipe(files, "wrong", start_from=str(start.folder), training={"reset_blocks": 3}))
 
 
@@ -84,6 +84,25 @@ def test_options_that_do_not_go_with_an_objective_are_refused_before_a_stage_of_
     with pytest.raises(ConfigError, match=r"training\.consistency is for objectives .* not for ordinal"):
         encodery.train(recipe(files, "late", pretrain=stage, objective="ordinal", training=firm))
     assert not (files / "late").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"evaluation": {"compare": ["bm25"]}}, "bm25 does not fit"),
+        ({"objective": {"kind": "classify", "class_weights": {"nothing": 2.0}}}, "labels that the data does not have"),
+        ({"training": {"budget": "2 steps", "reset_blocks": 3}}, "the encoder has 2 blocks"),
+        ({"objective": {"kind": "ordinal", "order": ["nothing", "else"]}}, "is not in objective.order"),
+    ],
+)
+def test_what_is_wrong_with_the_second_stage_is_found_before_the_first_learns(
+    files: Path, change: dict[str, Any], wrong: str
+) -> None:
+    folder = files / f"early-{len(wrong)}"
+    given = recipe(files, folder.name, pretrain={"training": {"budget": "2 steps"}})
+    with pytest.raises((ConfigError, DataError), match=wrong):
+        encodery.train({**given, **change})
+    assert not (folder / "pretrained" / "journal.jsonl").exists()
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("latest", 4)])

@@ -177,7 +177,7 @@ def test_a_resumed_run_has_the_same_spelling_and_facts(recipe: Path, tmp_path: P
     whole = encodery.train(recipe, *KINDS["still"], f"output={tmp_path / 'whole'}")
     folder = tmp_path / "broken"
     with monkeypatch.context() as patched:
-        patched.setattr("encodery.training.finetune.Finetuning.carry_out", lambda self: 1 / 0)
+        patched.setattr("encodery.training.finetune.Finetuning.carry_out", lambda self, start: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             encodery.train(recipe, *KINDS["still"], f"output={folder}")
     assert (folder / "pretrained" / "config.json").exists() and latest_checkpoint(folder) is None

@@ -128,6 +128,11 @@ class HierarchicalConfig(Config):
         return self._transformer(self.segment_depth, longest)
 
     @property
+    def blocks(self) -> int:
+        """Layers over words and over segments."""
+        return self.depth + self.segment_level.blocks
+
+    @property
     def most_segments(self) -> int:
         """Of a document. Where sentences decide, two neighbours together have more tokens than a segment can: otherwise
         the first sentence of the second would be in the first."""

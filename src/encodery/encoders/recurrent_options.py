@@ -60,3 +60,8 @@ class RecurrentConfig(Config):
     def state_width(self) -> int:
         """Numbers in the state of one direction."""
         return self.hidden_width or self.width // (2 if self.directions == "both" else 1)
+
+    @property
+    def blocks(self) -> int:
+        """Layers with weights of their own."""
+        return self.depth

@@ -56,15 +56,18 @@ class Labelled(Objective, Protocol):
 
 
 class Finetuning:
-    """The supervised part of a Run. `start` is what the encoder begins from, None for fresh weights."""
+    """The supervised part of a Run: reads and checks all its rows when it is made, and learns in `carry_out`. It takes
+    the tokenizer of `start` where the encoder begins from a model, or `tokenizer`, that of a stage before it."""
 
-    def __init__(self, run: Run, config: LabelledConfig | CausalConfig, start: Trained | None) -> None:
+    def __init__(
+        self, run: Run, config: LabelledConfig | CausalConfig, start: Trained | None, tokenizer: Tokenizer | None
+    ) -> None:
         self.run = run
         self.config = config
-        self.start = start
+        self.start: Trained | None = None
         self.recipe = run.recipe
         self.reading: Reading = run.reading()
-        self.tokenizer: Tokenizer = run.tokenizer(self.reading, start)
+        self.tokenizer: Tokenizer = tokenizer or run.tokenizer(self.reading, start)
         if self.reading.data.tokens == "streamed":
             raise ConfigError(
                 "data.tokens: streamed is for pretraining; labels have to be counted before they can be learned",
@@ -94,9 +97,10 @@ class Finetuning:
         self.judge: Judge = judge_of(task, self.tokenizer)
         self.compared = compared_with(self.recipe.evaluation.compare, self.judge, task.kind)
 
-    def carry_out(self) -> RunResult:
-        """Train every contender, score them on the test rows (the validation rows without a test), write it all."""
-        recipe, run = self.recipe, self.run
+    def carry_out(self, start: Trained | None) -> RunResult:
+        """Train every contender from `start` (None: fresh weights), score them on the test rows (the validation rows
+        without a test), write it all."""
+        recipe, run, self.start = self.recipe, self.run, start
         scored = self.test or self.validation
         assert scored is not None
         fine_tuned = [self._contender(number, scored) for number in range(recipe.seeds)]

@@ -10,7 +10,7 @@ from encodery.data.knowledge import check_files
 from encodery.data.packing import rounded_budget
 from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.kinds import EncoderConfig
-from encodery.errors import DataError, nearest
+from encodery.errors import ConfigError, DataError, nearest
 from encodery.trained import Trained
 from encodery.training.draft_splits import splits_of
 from encodery.training.recipe import Recipe
@@ -31,8 +31,9 @@ def check_before(resolved: Resolved[Recipe]) -> list[str]:
     """Look at the starting point and the data, and say what differs from what the recipe says.
 
     A label column with a slip in its name should not be found out after an hour of pretraining. Raises
-    WeightsError for a starting point that cannot be opened; DataError for a missing file or column, for labels of
-    one class only, and for validation or test labels that the training rows do not have.
+    WeightsError for a starting point that cannot be opened; ConfigError for more blocks to begin anew than there are;
+    DataError for a missing file or column, for labels of one class only, and for validation or test labels that the
+    training rows do not have.
     """
     recipe, notes = resolved.config, []
     encoder = recipe.encoder
@@ -40,6 +41,11 @@ def check_before(resolved: Resolved[Recipe]) -> list[str]:
         encoder, notes = taken_sizes(resolved, Trained.load(resolved.base / recipe.start_from))
     else:
         with_file_width(recipe.frontend, resolved.base)
+    if recipe.training.reset_blocks > encoder.blocks:
+        raise ConfigError(
+            f"training.reset_blocks: {recipe.training.reset_blocks}, but the encoder has {encoder.blocks} blocks",
+            expected=f"0 to {encoder.blocks}",
+        )
     if recipe.data.knowledge is not None:
         check_files(recipe.data.knowledge, resolved.base)
     _check_rows(resolved)

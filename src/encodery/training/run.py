@@ -88,14 +88,18 @@ class Run:
         self.progress.say(f"precision {self.precision.reason}; {torch.get_num_threads()} threads")
         start = self._starting_point()
         self.entities.gather(recipe, self.base, start, self.reading().rows)
-        if recipe.pretrain is not None:
-            start = self._pretrained(recipe.pretrain, start)
+        first = None if recipe.pretrain is None else self._first_stage(recipe.pretrain, start)
         # A language model is measured on its test texts like what is learned from labels, unless its texts stream by.
         held = isinstance(recipe.objective, CausalConfig) and recipe.data.tokens == "cached"
         if isinstance(recipe.objective, Unlabelled) and not held:
-            return self._masked_run(recipe.objective, recipe.training, start)
+            start = start if first is None else self._done(first)
+            return Pretraining(self, recipe.objective, recipe.training, start).carry_out()
+        from encodery.training.finetune import Finetuning
+
         assert isinstance(recipe.objective, LabelledConfig | CausalConfig)
-        return self._supervised_run(recipe.objective, start)
+        # Read before the first stage learns: what is wrong with labelled rows should not be found out hours later.
+        last = Finetuning(self, recipe.objective, start if first is None else None, first and first.tokenizer)
+        return last.carry_out(start if first is None else self._done(first))
 
     # -- where weights come from -------------------------------------------------------------------
 
@@ -150,10 +154,6 @@ class Run:
     def _kept(self, model: Model) -> dict[str, Tensor]:
         """The weights of a starting point, without those of the last blocks that begin anew."""
         anew, depth = self.recipe.training.reset_blocks, len(list(model.encoder.blocks))
-        if anew > depth:
-            raise ConfigError(
-                f"training.reset_blocks: {anew}, but the starting point has {depth} blocks", expected=f"0 to {depth}"
-            )
         names = tuple(f"encoder.blocks.{number}." for number in range(depth - anew, depth))
         return {name: value for name, value in model.state_dict().items() if not name.startswith(names)}
 
@@ -193,10 +193,10 @@ class Run:
         compose, long = self.recipe.objective.compose, self.recipe.data.long
         return SampleMaker.framed(tokenizer.frame, self.max_length, long, writer, compose)
 
-    # -- masked words ------------------------------------------------------------------------------
+    # -- the first of two stages -------------------------------------------------------------------
 
-    def _pretrained(self, pretrain: PretrainConfig, start: Trained | None) -> Trained:
-        """The first stage, done in its own folder as a run of its own; found finished, it is taken from there."""
+    def _first_stage(self, pretrain: PretrainConfig, start: Trained | None) -> Pretraining | Trained:
+        """What learns in its own folder as a run of its own; found finished, it is taken from there."""
         folder = self.folder / "pretrained"
         if (folder / "config.json").exists():
             self.progress.say(f"taking the pretrained encoder from {folder}")
@@ -218,25 +218,14 @@ class Run:
         )
         inner = replace(self, recipe=recipe, folder=folder, began=time.perf_counter())
         inner.device, inner.precision = self.device, choose_precision(pretrain.training.precision, self.device)
-        result = inner._masked_run(pretrain.objective, pretrain.training, start, extra=pretrain)
+        return Pretraining(inner, pretrain.objective, pretrain.training, start, pretrain)
+
+    def _done(self, first: Pretraining | Trained) -> Trained:
+        if isinstance(first, Trained):
+            return first
+        result = first.carry_out()
         self.pretrain_seconds = result.record.seconds or 0.0
         return result.trained
-
-    def _masked_run(
-        self,
-        config: Unlabelled,
-        training: TrainingConfig,
-        start: Trained | None,
-        extra: PretrainConfig | None = None,
-    ) -> RunResult:
-        return Pretraining(self, config, training, start, extra).carry_out()
-
-    # -- labels ------------------------------------------------------------------------------------
-
-    def _supervised_run(self, config: LabelledConfig | CausalConfig, start: Trained | None) -> RunResult:
-        from encodery.training.finetune import Finetuning
-
-        return Finetuning(self, config, start).carry_out()
 
     # -- shared by both ----------------------------------------------------------------------------
 
