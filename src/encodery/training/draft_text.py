@@ -166,13 +166,15 @@ def _pretraining(minutes: str) -> list[str]:
     ]
 
 
-def _training(epochs: int, *, rate: str) -> list[str]:
+def _training(epochs: int, *, rate: str, firm: bool = False) -> list[str]:
+    agree = "two answers under dropout should agree: a little better, twice the time"
     return [
         "",
         "training:",
         _line(f"  budget: {epochs} epochs", "or 5m, 2000 steps, 5M tokens; the schedule is stretched over it"),
         _line("  batch_tokens: 2048", "positions of a batch; small sets learn more from many small ones"),
         _line(f"  optim: {{lr: {rate}}}", "lower it when the loss jumps"),
+        *([_line("  # consistency: 1", agree)] if firm else []),
         "",
     ]
 
@@ -217,7 +219,7 @@ def _objective(draft: Draft) -> str:
     if draft.task not in ("regress", "ordinal"):
         lines.append(_line("  class_weights: none", "balanced helps when a class is rare"))
     lines += [
-        *_training(epochs, rate="5e-4"),
+        *_training(epochs, rate="5e-4", firm=draft.task != "ordinal"),
         "evaluation:",
         _line("  compare: [majority, tfidf, scratch]", "what the result must beat; scratch: without pretraining"),
     ]
