@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from encodery.batch import Output
 from encodery.data.tags import allowed, tags_of
 from encodery.heads.tagging.crf import (
     Chain,
@@ -19,6 +20,7 @@ from encodery.heads.tagging.crf import (
     span_probability,
     viterbi,
 )
+from encodery.objectives.tagging import chain_divergence
 
 LENGTHS = [3, 0, 1, 5, 2, 4]
 NAMES = ["O", *tags_of(["a", "b"], "bio")]
@@ -159,3 +161,24 @@ def test_probability_of_a_span_sums_over_all_that_stands_around_it() -> None:
         float(weight) for (path, _), weight in zip(paths, weights) if path[1:3] == (begin, inside) and path[3] != inside
     )
     assert abs(float(found[0]) - wanted) < 1e-9
+
+
+def test_two_answers_are_apart_as_their_distributions_over_all_paths_are() -> None:
+    (one, chain), (other, _) = made(2), made(3)
+    document = documents_of(LENGTHS)
+    wanted = 0.0
+    for a, b in zip(pieces(one), pieces(other)):
+        if not len(a):
+            continue
+        scores = [torch.tensor([value for _, value in every_path(part, chain)]).log_softmax(0) for part in (a, b)]
+        possible = scores[0].isfinite()
+        log_p, log_q = scores[0][possible].double(), scores[1][possible].double()
+        wanted += float(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()) / 2
+    outputs = [Output(part.float().requires_grad_(), chain=tuple(chain)) for part in (one, other)]
+    found = chain_divergence(*outputs, document, len(LENGTHS))
+    assert abs(found.item() - wanted) < 1e-4
+    found.backward()
+    share = [marginals(part, chain, document, len(LENGTHS)).float() for part in (one, other)]
+    for output, sign in zip(outputs, (1, -1)):  # each is drawn to the other, which stands still
+        assert output.logits is not None and output.logits.grad is not None
+        torch.testing.assert_close(output.logits.grad, sign * (share[0] - share[1]) / 2, atol=1e-5, rtol=1e-4)

@@ -100,7 +100,7 @@ def test_what_is_written_is_compared_where_something_is_written() -> None:
 
 def test_tags_and_the_class_beside_them_are_compared() -> None:
     tagset = Tagset("none", "none", "words", ("a", "b", "c"))
-    tagging = Tagging(TaggingConfig(intent=True, intent_weight=0.5), tagset, ["x", "y"])
+    tagging = Tagging(TaggingConfig(crf=False, intent=True, intent_weight=0.5), tagset, ["x", "y"])
     one, other = (Output(torch.randn(7, 3), classes=torch.randn(5, 2)) for _ in range(2))
     assert one.logits is not None and other.logits is not None and one.classes is not None
     assert other.classes is not None

@@ -117,3 +117,19 @@ def test_which_weights_are_kept(keep: str, kept: int, tokenizer: Tokenizer, rows
     assert fit.state.kept_step == kept and fit.state.best_score == 0.9
     assert fit.state.kept_score == (0.9 if keep == "best" else 0.85)  # by which the best of several seeds is chosen
     assert [row["kept_step"] for row in told] == ([1, 2, 2, 2, 2] if keep == "best" else [1, 2, 2, 4, 4])
+
+
+@pytest.mark.parametrize("crf", [True, False])
+def test_tags_and_what_is_written_learn_with_answers_that_agree(tmp_path: Path, crf: bool) -> None:
+    tagged = [{"words": ["go", "to", city], "tags": ["O", "O", "B-city"]} for city in ("Rome", "Bonn", "Lima")] * 8
+    lines = [json.dumps({**row, "target": " ".join(row["words"][::-1])}) for row in tagged]
+    (tmp_path / "tagged.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given = recipe(tmp_path, "tags", objective={"kind": "tag", "crf": crf}, training={"budget": "3 steps"})
+    files = {split: str(tmp_path / "tagged.jsonl") for split in ("train", "validation")}
+    given["data"] = {**files, "text": "words", "tags": "tags"}
+    given["training"]["consistency"] = 1.0
+    assert encodery.train(given).record.metrics["span_f1"]["value"] >= 0
+    if crf:
+        given["data"] = {**files, "text": "words", "target": "target"}
+        given |= {"objective": "write", "output": str(tmp_path / "written"), "tokenizer": {"kind": "byte_bpe"}}
+        assert encodery.train(given).record.metrics["bleu"]["value"] >= 0

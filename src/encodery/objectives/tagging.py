@@ -20,7 +20,7 @@ from encodery.data.tag_field import NOT_TAGGED, TagField
 from encodery.data.tags import SchemeName, parse, write
 from encodery.data.tagsets import Tagset
 from encodery.errors import ConfigError, DataError
-from encodery.heads.tagging.crf import Chain, lay_out, log_partition, path_score
+from encodery.heads.tagging.crf import Chain, lay_out, log_partition, marginals, path_score
 from encodery.heads.tagging.options import TagReadoutConfig
 from encodery.objectives.divergence import divergence
 from encodery.objectives.masked import Loss
@@ -176,11 +176,13 @@ class Tagging:
         return Loss(total + self.config.intent_weight * classes * len(tag_U), units, correct, parts)
 
     def disagreement(self, one: Output, other: Output, batch: Batch) -> Tensor:
-        """How far two answers to the same texts are apart, summed over the units: in the scores of each unit (with crf
-        before the chain), and with `intent` in those of the class, which weighs what it does in the loss."""
-        del batch
+        """How far two answers to the same texts are apart, summed over their units, and with `intent` in the class of
+        the text, which weighs what it does in the loss."""
         assert one.logits is not None and other.logits is not None
-        apart = divergence(one.logits, other.logits).sum()
+        if self.config.crf:
+            apart = chain_divergence(one, other, batch.truth["owner"], batch.layout.documents)
+        else:
+            apart = divergence(one.logits, other.logits).sum()
         if one.classes is None or other.classes is None:
             return apart
         classes = divergence(one.classes, other.classes).mean()
@@ -201,6 +203,20 @@ def chain_loss(output: Output, tag_U: Tensor, owner_U: Tensor, documents: int, s
         own_U = logits_UC.gather(1, tag_U[:, None])[:, 0]
         score_N = score_N.index_add(0, owner_U, (smoothing * (logits_UC.mean(1) - own_U)).double())
     return (log_partition(logits_UC, chain, steps) - score_N).sum().float()
+
+
+def chain_divergence(one: Output, other: Output, owner_U: Tensor, documents: int) -> Tensor:
+    """The mean of KL(p || q) and KL(q || p) of two distributions over the paths of each document, summed.
+
+    They share the chain, so scores of paths differ by emissions alone, and what differs is counted as often as the tag
+    is expected: (marginals of p - marginals of q) (emissions of p - emissions of q) / 2. Each learns from the other as
+    if that stood still: to learn from itself as well would take second derivatives of log Z.
+    """
+    assert one.logits is not None and other.logits is not None and one.chain is not None
+    chain = Chain(*(part.detach() for part in one.chain))
+    one_UC, other_UC = one.logits.float(), other.logits.float()
+    p_UC, q_UC = (marginals(scores.detach(), chain, owner_U, documents) for scores in (one_UC, other_UC))
+    return ((p_UC - q_UC).float() * (one_UC - other_UC)).sum() / 2
 
 
 def edge_tags(tagset: Tagset) -> tuple[Tensor, Tensor]:
