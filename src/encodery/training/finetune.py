@@ -74,7 +74,7 @@ class Finetuning:
                 fix="leave data.tokens at cached: the cache is memory mapped, so its size does not matter",
             )
         self.reading = with_target_tokenizer(run, config, self.reading, start)
-        self.text = run.training_text(self.reading, self.tokenizer)
+        self.text = run.training_text(self.reading, self.tokenizer, "fine-tuning" if self.recipe.pretrain else "")
         self.store: TokenStore = self.text.known
         # Before the other rows are read: it may number the labels anew.
         self.objective = make_objective(

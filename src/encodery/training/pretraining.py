@@ -56,7 +56,7 @@ class Pretraining:
         self.start = start
         self.reading: Reading = run.reading(extra or PretrainConfig(objective=config))
         self.tokenizer: Tokenizer = run.tokenizer(self.reading, same_tokenizer(config, run.base, start))
-        self.text = run.training_text(self.reading, self.tokenizer)
+        self.text = run.training_text(self.reading, self.tokenizer, "" if extra is None else "pretraining")
         self.validation: HeldRows | None = None
         if has_split(self.reading.data, "validation"):
             self.validation = held_rows(self.reading, "validation", self.tokenizer, [])

@@ -244,8 +244,8 @@ class Run:
                 fix=f"go on with: {self.resume_with}",
             )
 
-    def training_text(self, reading: Reading, tokenizer: Tokenizer) -> TrainingText:
-        """The training rows, tokenised; says how many were bad."""
+    def training_text(self, reading: Reading, tokenizer: Tokenizer, stage: str = "") -> TrainingText:
+        """The training rows, tokenised; says how many were bad, and of which stage where there are two."""
         self.progress.start("tokenising")
 
         def told(rows: int, tokens: int) -> None:
@@ -256,8 +256,8 @@ class Run:
             text = training_text(reading, tokenizer, self.maker(tokenizer), told)
         finally:
             self.progress.close()
-        for line in text.known.facts.get("ledger_summary", []):
-            self.progress.say(line)
+        for number, line in enumerate(text.known.facts.get("ledger_summary", [])):
+            self.progress.say(f"{stage}: {line}" if stage and not number else line)
         return text
 
     def fit(
