@@ -247,7 +247,7 @@ def _tagging(draft: Draft, minutes: str) -> str:
         _line("  crf: true", "learns which tags follow which"),
         _line("  linear: true", "a linear answer beside the encoder's, from words and affixes; it knows rare words"),
     ]
-    if draft.label and draft.format != "folder":
+    if draft.label:
         lines.append(_line("  intent: true", "the class of the whole text is learned beside the tags"))
     lines += [
         *_training(epochs, rate="1e-3"),
