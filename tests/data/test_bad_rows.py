@@ -13,7 +13,7 @@ import zstandard
 
 from encodery.data import ledger as kinds
 from encodery.data.ledger import Ledger
-from encodery.data.sources import DataConfig, Row, read_rows
+from encodery.data.sources import DataConfig, Row, SourceConfig, read_rows, sample_rows
 from encodery.errors import DataError, MissingExtra
 
 
@@ -248,6 +248,9 @@ def test_one_binary_file_among_texts(tmp_path: Path) -> None:
     rows, ledger = read(tmp_path, train="*.txt")
     assert [row.text for row in rows] == ["fine"]
     assert [(p.kind, p.places) for p in ledger.problems()] == [(kinds.BINARY_FILE, ("b.txt",))]
+    seen = sample_rows(SourceConfig(path="*.txt"), base=tmp_path)
+    assert [row["text"] for row in seen.rows] == ["fine"]
+    assert seen.problems == ["b.txt: a binary file (NUL bytes at its start)"]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -7,7 +7,7 @@ import contextlib
 import glob
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Literal, cast
@@ -365,6 +365,14 @@ def what_binary(start: bytes, encoding: str) -> str | None:
     except UnicodeDecodeError:
         broken = True
     return "a binary file (NUL bytes at its start)" if control > (0.05 if broken else 0.3) else None
+
+
+def binary_among(places: Sequence[Place], place: Place, encoding: str) -> str | None:
+    """Why one of several places holds no text, or None. Alone a binary file is an error (see `find`); among others it
+    is a bad row like any other."""
+    if len(places) < 2 or place.format in ("parquet", "hub"):
+        return None
+    return what_binary(head(Path(place.path)), encoding)
 
 
 def refuse_binary(file: Path, name: str, encoding: str) -> bytes:

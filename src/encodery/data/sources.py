@@ -13,7 +13,7 @@ from encodery.data import ledger as kinds
 from encodery.data.fields import Field
 from encodery.data.ledger import Ledger, Watch
 from encodery.data.lines import Reading
-from encodery.data.places import Place, find
+from encodery.data.places import Place, binary_among, find
 from encodery.data.readers import Raw, column_names, read
 from encodery.data.rows import Labels, Row
 from encodery.data.source_config import DataConfig, SourceConfig, Split, has_split, sources_of
@@ -176,4 +176,7 @@ def sample_rows(source: SourceConfig, *, base: Path, count: int = 100) -> Sample
 
 def _raws(places: tuple[Place, ...], how: Reading) -> Iterator[Raw]:
     for place in places:
+        if (meaning := binary_among(places, place, how.encoding)) is not None:
+            yield Raw({}, place.name, 0, meaning)
+            continue
         yield from read(place, how)

@@ -11,7 +11,7 @@ from typing import Final
 from encodery.data.fields import Field
 from encodery.data.ledger import BINARY_FILE, ROWS_BEFORE_JUDGING, Ledger, Watch
 from encodery.data.lines import Reading
-from encodery.data.places import Place, find, head, what_binary
+from encodery.data.places import Place, binary_among, find
 from encodery.data.readers import FIXED_COLUMNS, column_names, no_column, read
 from encodery.data.rows import Labels, Row, RowMaker, fraction, stable_fraction
 from encodery.data.source_config import DataConfig, SourceConfig, Split
@@ -77,12 +77,9 @@ class Stream:
             places.sort(key=lambda place: stable_fraction(f"{self._seed}\n{turn}\n{place.name}", "files"))
         for place in places:
             maker = _maker(place, self._source, self._data, self._labels, self._fields, self._side is not None)
-            if len(places) > 1 and place.format not in ("parquet", "hub"):
-                # One binary file alone is an error (see `find`); one among many is a bad row like any other.
-                meaning = what_binary(head(Path(place.path)), self._source.encoding)
-                if meaning is not None:
-                    watch.add_bad(BINARY_FILE, place.name, meaning)
-                    continue
+            if (meaning := binary_among(places, place, self._source.encoding)) is not None:
+                watch.add_bad(BINARY_FILE, place.name, meaning)
+                continue
             yield from _read_place(place, maker, self._source, self._split, watch)
 
 
