@@ -83,6 +83,10 @@ def test_options_that_do_not_go_with_an_objective_are_refused_before_a_stage_of_
     firm = {"budget": "2 steps", "consistency": 1.0}
     with pytest.raises(ConfigError, match=r"training\.consistency is for objectives .* not for ordinal"):
         encodery.train(recipe(files, "late", pretrain=stage, objective="ordinal", training=firm))
+    copying = {"kind": "write", "decoder": {"pointer": True}}
+    with pytest.raises(ConfigError, match=r"consistency does not go with objective\.decoder\.pointer"):
+        written = {"train": str(files / "rows.jsonl"), "target": "label"}
+        encodery.train(recipe(files, "late", data=written, objective=copying, training=firm))
     assert not (files / "late").exists()
 
 

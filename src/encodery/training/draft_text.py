@@ -167,7 +167,7 @@ def _pretraining(minutes: str) -> list[str]:
 
 
 def _training(epochs: int, *, rate: str, firm: bool = False) -> list[str]:
-    agree = "two answers under dropout should agree: a little better, twice the time"
+    agree = "R-Drop: two answers under dropout should agree; takes twice the time"
     return [
         "",
         "training:",

@@ -159,6 +159,10 @@ class Recipe(Config):
                     f"{name}.consistency is for objectives whose answers can be compared ({', '.join(COMPARABLE)}), "
                     f"not for {objective.kind}: leave it out"
                 )
+            if training.consistency and isinstance(objective, WritingConfig) and objective.decoder.pointer:
+                raise ValueError(
+                    f"{name}.consistency does not go with objective.decoder.pointer: leave one of them out"
+                )
             if training.adversarial and objective.kind in TOGETHER:
                 raise ValueError(
                     f"{name}.adversarial does not go with {objective.kind}, which compares texts: leave it out"
