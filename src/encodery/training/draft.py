@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from encodery.config import load_config
 from encodery.data.languages import guess_language
+from encodery.data.named_splits import holds_labels, splits_of
 from encodery.data.sources import DataConfig, Sampled, SourceConfig, sample_rows, total_bytes
 from encodery.errors import ConfigError, DataError, nearest
 from encodery.training.draft_columns import (
@@ -27,7 +28,6 @@ from encodery.training.draft_columns import (
 )
 from encodery.training.draft_pairs import PairsSeen, look_for_pairs, no_pairs
 from encodery.training.draft_pointing import PointingSeen, look_for_pointing, no_pointing
-from encodery.training.draft_splits import holds_labels, splits_of
 from encodery.training.draft_tags import TagsSeen, look_for_tags, text_of
 from encodery.training.draft_text import recipe_text
 
@@ -86,7 +86,7 @@ def look_at_files(
 ) -> Draft:
     """Look at the first rows and guess what was not said.
 
-    Files named after a split become it (draft_splits.py). Raises DataError when a file cannot be read or a named
+    Files named after a split become it (data/named_splits.py). Raises DataError when a file cannot be read or a named
     column is missing, or when a task needs labels and none are found.
     """
     splits = splits_of(files)

@@ -7,12 +7,12 @@ from pathlib import Path
 from encodery.config import Resolved
 from encodery.data.corpus import Reading, require_classes
 from encodery.data.knowledge import check_files
+from encodery.data.named_splits import splits_of
 from encodery.data.packing import rounded_budget
 from encodery.data.sources import Split, columns, has_split
 from encodery.encoders.kinds import EncoderConfig
 from encodery.errors import ConfigError, DataError, nearest
 from encodery.trained import Trained
-from encodery.training.draft_splits import splits_of
 from encodery.training.recipe import Recipe
 from encodery.training.word_knowledge import with_file_width
 
