@@ -296,7 +296,7 @@ def test_attention_is_attention_written_out(pattern: Pattern) -> None:
     q, k, v = (x.view(3, 12, 2, 8).transpose(1, 2) for x in qkv.unbind(1))
     expected = naive_attention(q, k, v, rows, pattern).transpose(1, 2).reshape(36, 16)
     real = (layout.document >= 0)[:, None]
-    found = kernels.attend_plainly(qkv, layout, pattern, None, 0.0)
+    found = kernels.attend_plainly(qkv, kernels.Meeting(layout, pattern))
     torch.testing.assert_close((found * real).double(), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -334,7 +334,8 @@ def test_every_kernel_gives_the_plain_numbers(
     def result(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
         given = qkv.to(dtype).requires_grad_()
         angles = (cosine.to(dtype), sine.to(dtype)) if turned else None
-        mixed = getattr(kernels, name)(given, replace(layout, masks={}), pattern, angles, 0.0, None, norms)
+        meeting = kernels.Meeting(replace(layout, masks={}), pattern, angles, norms=norms)
+        mixed = getattr(kernels, name)(given, meeting)
         assert mixed.dtype == dtype
         gradient, *to_norms = torch.autograd.grad(mixed, [given, *learned], seen.to(dtype))
         return [(mixed * real).float().detach(), gradient.float(), *to_norms]
@@ -377,7 +378,7 @@ def test_dropout_in_a_long_document_has_the_gradient_of_what_was_dropped(monkeyp
         monkeypatch.setattr(kernels, "QUERIES_AT_ONCE", 1024)
         given = qkv.clone().requires_grad_()
         torch.manual_seed(3)
-        mixed = kernels.attend_documents(given, layout, Pattern(), None, 0.5)
+        mixed = kernels.attend_documents(given, kernels.Meeting(layout, Pattern(), drop_rate=0.5))
         found.append((mixed.detach(), *torch.autograd.grad(mixed.square().sum(), given)))
     for one, other in zip(*found):
         torch.testing.assert_close(one, other)

@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "agreement (R-Drop), 4": {"training": {"consistency": 4.0}},
     "moved words, 0.01": {"training": {"adversarial": 0.01}},
     "moved words, 0.03": {"training": {"adversarial": 0.03}},
+    "moved words, 0.1": {"training": {"adversarial": 0.1}},
     "smaller pieces, 0.1": {"training": {"augment": {"split": 0.1}}},
     "words left out, 0.1": {"training": {"augment": {"delete": 0.1}}},
     "tokens hidden, 0.15": {"training": {"augment": {"hide": 0.15}}},
@@ -58,6 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "twice as long": {"longer": 2},
     "n-grams beside": {"objective": {"ngrams": 2}},
     "n-grams beside, R-Drop 1": {"objective": {"ngrams": 2}, "training": {"consistency": 1.0}},
+    "n-grams beside, moved words 0.03": {"objective": {"ngrams": 2}, "training": {"adversarial": 0.03}},
 }
 HEAD = """\
 # What pays in fine-tuning

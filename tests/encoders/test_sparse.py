@@ -47,7 +47,7 @@ def test_blocks_give_the_plain_numbers_and_gradients(pattern: Pattern, layout: L
     for kernel in (kernels.attend_sparsely, kernels.attend_plainly):
         given = qkv.clone().requires_grad_()
         distance = None if bias == "none" else OnceBias(Alibi(2) if bias == "alibi" else table)
-        mixed = kernel(given, replace(layout, masks={}), pattern, None, 0.0, distance)
+        mixed = kernel(given, kernels.Meeting(replace(layout, masks={}), pattern, distance_bias=distance))
         wanted = [given, table.table.weight] if bias == "relative" and layout.documents else [given]
         found.append((mixed * real, *torch.autograd.grad((mixed * seen).sum(), wanted)))
     for one, other in zip(*found):
@@ -73,7 +73,9 @@ def test_every_kernel_adds_what_distances_are_worth(
     for name in (kernel, "attend_plainly"):
         given = qkv.clone().requires_grad_()
         distance = OnceBias(Alibi(2) if kind == "alibi" else table)
-        mixed = getattr(kernels, name)(given, replace(layout, masks={}), pattern, None, 0.0, distance)
+        mixed = getattr(kernels, name)(
+            given, kernels.Meeting(replace(layout, masks={}), pattern, distance_bias=distance)
+        )
         wanted = [given] if kind == "alibi" else [given, table.table.weight]
         found.append((mixed * real, *torch.autograd.grad((mixed * seen).sum(), wanted)))
     for one, other in zip(*found):
@@ -125,6 +127,6 @@ def test_a_local_pattern_holds_memory_in_proportion_to_the_length(pattern: Patte
     for length in (1024, 4096):
         layout = layout_of([[length]], length)
         qkv = torch.randn(length, 3, 1, 4)
-        kernels.attend_sparsely(qkv, layout, pattern, None, 0.0)
+        kernels.attend_sparsely(qkv, kernels.Meeting(layout, pattern))
         sizes.append(layout.masks[pattern].bias.numel())
     assert sizes[1] <= 4.2 * sizes[0] and sizes[1] < 4096 * 4096 / 8

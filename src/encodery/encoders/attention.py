@@ -21,7 +21,7 @@ from encodery.bricks.layers import make_norm
 from encodery.bricks.positions import Angles, rotate
 from encodery.bricks.products import Linear, linear
 from encodery.bricks.relative import AdditiveScore, LogBuckets, OnceBias, disentangled_scores
-from encodery.encoders.kernels import attend
+from encodery.encoders.kernels import Meeting, attend
 from encodery.encoders.options import TransformerConfig
 from encodery.encoders.past import Past
 from encodery.encoders.pattern_rules import Pattern
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.additive = AdditiveScore(self.heads, self.key_width) if config.score == "additive" else None
         self.position_keys: nn.Module | None = None
         self.position_queries: nn.Module | None = None
-        self.attend: Callable[..., Tensor] = attend
+        self.attend: Callable[[Tensor, Meeting], Tensor] = attend
         self.buckets = LogBuckets(config.relative_buckets, config.relative_reach)
         if config.positions == "disentangled" and not config.share_position_keys:
             if "content_position" in config.disentangled:
@@ -104,7 +104,8 @@ class Attention(nn.Module):
             norms = None
             if self.query_norm is not None and self.key_norm is not None:
                 norms = self.query_norm, self.key_norm
-            mixed_PD = self.attend(qkv_P3HK, run.layout, pattern, angles, drop_rate, run.distance_bias, norms)
+            meeting = Meeting(run.layout, pattern, angles, drop_rate, run.distance_bias, norms)
+            mixed_PD = self.attend(qkv_P3HK, meeting)
         else:
             mixed_PD = self._general(qkv, run, pattern, angles, drop_rate)
         return self.outer(mixed_PD if at is None else mixed_PD[at])
@@ -136,7 +137,8 @@ class Attention(nn.Module):
         # Zeros at the end of queries and keys change no product, but the kernels divide by the root of the width.
         q = q * math.sqrt(wide / self.key_width) if wide != self.key_width else q
         stacked = torch.stack([F.pad(x, (0, wide - x.shape[-1])) for x in (q, k, v)], dim=1)
-        mixed_PD = self.attend(stacked, run.layout, pattern, None, drop_rate, run.distance_bias)
+        meeting = Meeting(run.layout, pattern, drop_rate=drop_rate, distance_bias=run.distance_bias)
+        mixed_PD = self.attend(stacked, meeting)
         if wide == self.value_width:
             return mixed_PD
         return mixed_PD.view(P, self.heads, wide)[..., : self.value_width].flatten(1)

@@ -1,14 +1,13 @@
 """The kernels of attention: several ways to the same numbers, and the rule that picks the fastest for a layout.
 
 All take `qkv` (P, 3, H, K), the queries, keys and values of every position, and give the mixed values (P, H * K).
-`distance_bias` is what positions add to the scores, for those kinds of positions that do, `norms` are those of queries
-and keys.
 `attend_plainly` is the definition that the others are held against.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -36,24 +35,48 @@ Norms = tuple[nn.Module, nn.Module]
 """Of queries and of keys: (P, H, K) -> (P, H, K)."""
 
 
-def attend(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
-    """Norm queries and keys, turn them by `angles`, then equation 1 of attention.py inside each document: (P, D)."""
-    given = (qkv_P3HK, layout, pattern, angles, drop_rate, distance_bias, norms)
+@dataclass(frozen=True)
+class Meeting:
+    """How queries and keys meet: all that a kernel is told besides them.
+
+    `norms` come first, then both are turned by `angles`; `distance_bias` is what positions add to the scores, for those
+    kinds of positions that do; `drop_rate` is that of the weights.
+    """
+
+    layout: Layout
+    pattern: Pattern
+    angles: Angles | None = None
+    drop_rate: float = 0.0
+    distance_bias: OnceBias | None = None
+    norms: Norms | None = None
+
+    def prepared(self, qkv_P3HK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys as they meet, and values: (P, H, K) each."""
+        return _turned(qkv_P3HK, self.angles, self.norms)
+
+    def by_rows(self, qkv_P3HK: Tensor) -> tuple[Tensor, ...]:
+        """The same as rows of positions: (B, H, T, K) each."""
+        shape = (self.layout.rows, self.layout.length, *qkv_P3HK.shape[2:])
+        return tuple(x.view(shape).transpose(1, 2) for x in self.prepared(qkv_P3HK))
+
+    def row_bias(self, dtype: torch.dtype) -> Tensor:
+        """What pattern and distances add to the scores of whole rows: (B, 1 or H, T, T)."""
+        bias = attention_bias(self.layout, self.pattern, dtype)
+        if self.distance_bias is None:
+            return bias
+        return bias + self.distance_bias.square(self.layout.length, bias.device).to(dtype)
+
+
+def attend(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
+    """Norm queries and keys, turn them, then equation 1 of attention.py inside each document: (P, D)."""
+    layout, pattern = meeting.layout, meeting.pattern
     if layout.traced:
-        return attend_plainly(*given)
+        return attend_plainly(qkv_P3HK, meeting)
     if pattern.local and pattern.worth_from <= layout.length:
-        return attend_windows(*given) if pattern.plain_window else attend_sparsely(*given)
+        return attend_windows(qkv_P3HK, meeting) if pattern.plain_window else attend_sparsely(qkv_P3HK, meeting)
     if qkv_P3HK.device.type != "cpu":
-        return attend_fused(*given)
-    return attend_rows(*given) if layout.length <= ROWS_UP_TO else attend_documents(*given)
+        return attend_fused(qkv_P3HK, meeting)
+    return attend_rows(qkv_P3HK, meeting) if layout.length <= ROWS_UP_TO else attend_documents(qkv_P3HK, meeting)
 
 
 def has_constant_shapes(pattern: Pattern, device: torch.device) -> bool:
@@ -62,64 +85,33 @@ def has_constant_shapes(pattern: Pattern, device: torch.device) -> bool:
     return device.type != "cpu" and (not pattern.local or pattern.plain_window)
 
 
-def attend_plainly(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_plainly(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """Two matrix products around a softmax, as it is written in the books."""
-    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles, norms)
+    q_BHTK, k_BHTK, v_BHTK = meeting.by_rows(qkv_P3HK)
     score_BHTT = (q_BHTK / math.sqrt(q_BHTK.shape[-1])) @ k_BHTK.transpose(-1, -2)
-    score_BHTT = score_BHTT + _row_bias(layout, pattern, distance_bias, score_BHTT.dtype)
-    mixed_BHTK = dropout(torch.softmax(score_BHTT, dim=-1), drop_rate, True) @ v_BHTK
-    return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
+    score_BHTT = score_BHTT + meeting.row_bias(score_BHTT.dtype)
+    mixed_BHTK = dropout(torch.softmax(score_BHTT, dim=-1), meeting.drop_rate, True) @ v_BHTK
+    return mixed_BHTK.transpose(1, 2).reshape(meeting.layout.positions, -1)
 
 
-def attend_fused(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_fused(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """PyTorch's fused kernel, which never holds the scores in memory."""
-    q_BHTK, k_BHTK, v_BHTK = _by_rows(qkv_P3HK, layout, angles, norms)
-    bias = _row_bias(layout, pattern, distance_bias, q_BHTK.dtype)
-    mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias, drop_rate)
-    return mixed_BHTK.transpose(1, 2).reshape(layout.positions, -1)
+    q_BHTK, k_BHTK, v_BHTK = meeting.by_rows(qkv_P3HK)
+    bias = meeting.row_bias(q_BHTK.dtype)
+    mixed_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, bias, meeting.drop_rate)
+    return mixed_BHTK.transpose(1, 2).reshape(meeting.layout.positions, -1)
 
 
-def attend_rows(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_rows(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """All rows at once: a few large products, everything between them in place."""
-    bias_B1TT = attention_bias(layout, pattern, qkv_P3HK.dtype)
-    far_HTT = None if distance_bias is None else distance_bias.square(layout.length, qkv_P3HK.device)
-    return _attend_held(qkv_P3HK, layout.rows, angles, bias_B1TT, far_HTT, drop_rate, norms)
+    layout = meeting.layout
+    bias_B1TT = attention_bias(layout, meeting.pattern, qkv_P3HK.dtype)
+    return _attend_held(qkv_P3HK, layout.rows, meeting, meeting.angles, bias_B1TT, layout.length)
 
 
-def attend_documents(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_documents(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """One document after the other, for long rows: no work is done between documents that share a row."""
+    layout, angles = meeting.layout, meeting.angles
     starts, lengths = layout.starts.tolist(), layout.lengths.tolist()
     sizes: list[int] = []  # of documents and, between them, of padding
     at = 0
@@ -135,30 +127,29 @@ def attend_documents(
         if not document or not length:
             found.append(part.new_zeros(length, part[0, 0].numel() if length else qkv_P3HK[0, 0].numel()))
             continue
-        bias = pair_bias(layout, starts[number // 2], length, pattern, part.dtype)
-        far_HTT = None if distance_bias is None else distance_bias.square(length, part.device)
+        bias = pair_bias(layout, starts[number // 2], length, meeting.pattern, part.dtype)
         if length <= SCORES_UP_TO:
-            found.append(_attend_held(part, 1, turn, bias, far_HTT, drop_rate, norms))
+            found.append(_attend_held(part, 1, meeting, turn, bias, length))
         else:
-            if far_HTT is not None:
-                bias = far_HTT[None].to(part.dtype) + (0 if bias is None else bias)
-            found.append(_attend_long(part, turn, None if bias is None else bias[0], drop_rate, norms))
+            found.append(_attend_long(part, meeting, turn, bias))
     return torch.cat(found)
 
 
-def _attend_long(
-    part: Tensor, angles: Angles | None, bias_HTT: Tensor | None, drop_rate: float, norms: Norms | None
-) -> Tensor:
+def _attend_long(part: Tensor, meeting: Meeting, angles: Angles | None, bias: Tensor | None) -> Tensor:
     """A long document, some hundred queries at a time: their scores are made again for the gradient, so that no more
     than those of one block are ever held. PyTorch's fused kernel, which does the same, took 1.4 to 2 times as long
     in bf16 on a processor with avx512_bf16."""
-    q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles, norms))
+    q_HTK, k_HTK, v_HTK = (x.transpose(0, 1) for x in _turned(part, angles, meeting.norms))
+    if meeting.distance_bias is not None:
+        far_HTT = meeting.distance_bias.square(len(part), part.device)
+        bias = far_HTT[None].to(part.dtype) + (0 if bias is None else bias)
+    bias_HTT = None if bias is None else bias[0]
 
     def mixed(q_HQK: Tensor, k_HTK: Tensor, v_HTK: Tensor, bias_HQT: Tensor | None) -> Tensor:
         score_HQT = (q_HQK / math.sqrt(q_HQK.shape[-1])) @ k_HTK.transpose(-1, -2)
         if bias_HQT is not None:
             score_HQT = score_HQT + bias_HQT
-        return dropout(torch.softmax(score_HQT, dim=-1), drop_rate, True) @ v_HTK
+        return dropout(torch.softmax(score_HQT, dim=-1), meeting.drop_rate, True) @ v_HTK
 
     found = []
     for first in range(0, len(part), QUERIES_AT_ONCE):
@@ -168,20 +159,12 @@ def _attend_long(
     return torch.cat(found, dim=1).transpose(0, 1).reshape(len(part), -1)
 
 
-def attend_windows(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_windows(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """Sliding windows in linear time: positions are cut into blocks no shorter than the window's radius, and the
     queries of a block see the keys of their own block and of its two neighbours."""
-    size = pattern.grain
+    size = meeting.pattern.grain
     P, _, H, K = qkv_P3HK.shape
-    q_PHK, k_PHK, v_PHK = _turned(qkv_P3HK, angles, norms)
+    q_PHK, k_PHK, v_PHK = meeting.prepared(qkv_P3HK)
     blocks = P // size
 
     def with_neighbours(x_PHK: Tensor) -> Tensor:
@@ -191,37 +174,21 @@ def attend_windows(
 
     q = q_PHK.view(blocks, size, H, K).transpose(1, 2)
     score = (q / math.sqrt(K)) @ with_neighbours(k_PHK).transpose(-1, -2)
-    score = score + block_bias(layout, pattern, score.dtype)
-    if distance_bias is not None:
+    score = score + block_bias(meeting.layout, meeting.pattern, score.dtype)
+    if meeting.distance_bias is not None:
         # Three blocks of keys begin one block before the queries.
         place = torch.arange(3 * size, device=score.device)
-        score = score + distance_bias(place[None, :] - size - place[:size, None]).to(score.dtype)
+        score = score + meeting.distance_bias(place[None, :] - size - place[:size, None]).to(score.dtype)
     weight = torch.softmax(score, dim=-1)
-    mixed = dropout(weight, drop_rate, True) @ with_neighbours(v_PHK)
+    mixed = dropout(weight, meeting.drop_rate, True) @ with_neighbours(v_PHK)
     return mixed.transpose(1, 2).reshape(P, H * K)
 
 
-def attend_sparsely(
-    qkv_P3HK: Tensor,
-    layout: Layout,
-    pattern: Pattern,
-    angles: Angles | None,
-    drop_rate: float,
-    distance_bias: OnceBias | None = None,
-    norms: Norms | None = None,
-) -> Tensor:
+def attend_sparsely(qkv_P3HK: Tensor, meeting: Meeting) -> Tensor:
     """All other local patterns in linear time: sparse.py."""
-    as_given = angles is None and norms is None
-    turned = qkv_P3HK if as_given else torch.stack(_turned(qkv_P3HK, angles, norms), dim=1)
-    return attend_blocks(turned, layout, pattern, drop_rate, distance_bias)
-
-
-def _row_bias(layout: Layout, pattern: Pattern, distance_bias: OnceBias | None, dtype: torch.dtype) -> Tensor:
-    """What pattern and distances add to the scores of whole rows: (B, 1 or H, T, T)."""
-    bias = attention_bias(layout, pattern, dtype)
-    if distance_bias is None:
-        return bias
-    return bias + distance_bias.square(layout.length, bias.device).to(dtype)
+    as_given = meeting.angles is None and meeting.norms is None
+    turned = qkv_P3HK if as_given else torch.stack(meeting.prepared(qkv_P3HK), dim=1)
+    return attend_blocks(turned, meeting.layout, meeting.pattern, meeting.drop_rate, meeting.distance_bias)
 
 
 def _turned(qkv_P3HK: Tensor, angles: Angles | None, norms: Norms | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,21 +199,12 @@ def _turned(qkv_P3HK: Tensor, angles: Angles | None, norms: Norms | None) -> tup
     return (q_PHK, k_PHK, v_PHK) if angles is None else (rotate(q_PHK, *angles), rotate(k_PHK, *angles), v_PHK)
 
 
-def _by_rows(qkv_P3HK: Tensor, layout: Layout, angles: Angles | None, norms: Norms | None) -> tuple[Tensor, ...]:
-    shape = (layout.rows, layout.length, *qkv_P3HK.shape[2:])
-    return tuple(x.view(shape).transpose(1, 2) for x in _turned(qkv_P3HK, angles, norms))
-
-
 def _attend_held(
-    qkv: Tensor,
-    rows: int,
-    angles: Angles | None,
-    bias: Tensor | None,
-    far_HTT: Tensor | None,
-    drop_rate: float,
-    norms: Norms | None,
+    qkv: Tensor, rows: int, meeting: Meeting, angles: Angles | None, bias: Tensor | None, length: int
 ) -> Tensor:
-    """(P, 3, H, K) as `rows` rows -> (P, D), with the scores held in memory. `far` is what distances add to them."""
+    """(P, 3, H, K) as `rows` rows of `length` positions -> (P, D), with the scores held in memory."""
+    far, norms = meeting.distance_bias, meeting.norms
+    far_HTT = None if far is None else far.square(length, qkv.device)
     inside: list[Tensor | None] = []
     epsilon = 0.0
     if norms is not None and all(type(norm) is nn.LayerNorm for norm in norms):
@@ -257,7 +215,7 @@ def _attend_held(
     elif norms is not None:
         qkv = torch.stack(_turned(qkv, None, norms), dim=1)
     with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, drop_rate, epsilon, *inside))
+        return cast(Tensor, _Held.apply(qkv, rows, angles, bias, far_HTT, meeting.drop_rate, epsilon, *inside))
 
 
 class _Held(torch.autograd.Function):
@@ -265,7 +223,8 @@ class _Held(torch.autograd.Function):
 
     Written by hand because most of the time between the products goes into passes over memory: queries and keys are
     turned while they are sorted by head, the bias is where the product adds up, and softmax and dropout work in place.
-    `norms` are weight and bias of the LayerNorm of queries, then of that of keys, or nothing.
+    `far` is what distances add to the scores; `norms` are weight and bias of the LayerNorm of queries, then of that of
+    keys, or nothing.
     """
 
     @staticmethod
