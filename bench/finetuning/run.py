@@ -67,9 +67,9 @@ HEAD = """\
 Made by `python bench/finetuning/run.py`. The same pretrained encoder of 3 blocks of 256 numbers for each set (of
 agnews some 4,000 rows have labels), then one change to the plain recipe of fine-tuning (AdamW at 1e-3, a tenth of
 warm-up, ten validations). Accuracy in percent on development rows that were neither trained on nor used to choose
-weights: mean and standard deviation of the seeds ({seeds}); and the gain over the plain recipe with its 95 % interval,
-which holds the chance of rows and seeds (rows are drawn anew, each with all its seeds). Time is that of fine-tuning, as
-a ratio to the plain recipe on this machine at that hour.
+weights: mean of the seeds, with their standard deviation where there are several; and the gain over the plain recipe
+with its 95 % interval (rows are drawn anew, each with all its seeds: with one seed it holds the chance of the rows
+alone). Time is that of fine-tuning, as a ratio to the plain recipe; on a machine with other work it says little.
 
 {date}, {hardware}, {versions}.
 
@@ -190,16 +190,16 @@ def gain(variant: list[str], plain: list[str]) -> tuple[float, float, float]:
     return float(apart.mean()), float(low), float(high)
 
 
-def write(found: dict[str, Any], seeds: int) -> None:
+def write(found: dict[str, Any]) -> None:
     """The table, and the figures behind it."""
     FIGURES.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     some = next(iter(found.values()))
     versions = ", ".join(f"{package} {version}" for package, version in some["versions"].items())
-    lines = [HEAD.format(seeds=seeds, date=some["date"], hardware=some["hardware"], versions=versions)]
+    lines = [HEAD.format(date=some["date"], hardware=some["hardware"], versions=versions)]
     for name in SETS:
         if not any(key.startswith(f"{name} | ") for key in found):
             continue
-        lines.append(f"## {name}\n\n| variant | accuracy | gain over plain | time |\n|---|---|---|---|\n")
+        lines.append(f"## {name}\n\n| variant | seeds | accuracy | gain over plain | time |\n|---|---|---|---|---|\n")
         plain = [row for key, row in found.items() if key.startswith(f"{name} | plain |")]
         for variant in VARIANTS:
             runs = [row for key, row in found.items() if key.startswith(f"{name} | {variant} |")]
@@ -210,7 +210,7 @@ def write(found: dict[str, Any], seeds: int) -> None:
             more, low, high = gain([row["right"] for row in runs], [row["right"] for row in plain])
             said = "" if variant == "plain" else f"{more:+.1f} ({low:+.1f} to {high:+.1f})"
             pace = np.median([row["seconds"] for row in runs]) / np.median([row["seconds"] for row in plain])
-            lines.append(f"| {variant} | {np.mean(each):.1f}{spread} | {said} | {pace:.1f} |\n")
+            lines.append(f"| {variant} | {len(each)} | {np.mean(each):.1f}{spread} | {said} | {pace:.1f} |\n")
         lines.append("\n")
     TABLE.write_text("".join(lines).rstrip() + "\n", encoding="utf-8")
 
@@ -237,7 +237,7 @@ def main() -> None:
                 if key in found:
                     continue
                 found[key] = one(name, variant, seed)
-                write(found, asked.seeds)
+                write(found)
                 print(f"{key}: {100 * found[key]['accuracy']:.1f}, {found[key]['seconds']:.0f} s", flush=True)
 
 

@@ -45,7 +45,7 @@ class TrainingConfig(Config):
     are apart (R-Drop, Liang et al. 2021); each step then costs twice as much. 0: none."""
     adversarial: float = Field(default=0.0, ge=0, le=10)
     """The loss where the words of a document are moved against the model counts as well (Miyato et al. 2017); the move
-    as a share of the length of their vectors, such as 0.02. Each step then costs twice as much. 0: none."""
+    as a share of the length of their vectors, such as 0.03. Each step then costs twice as much. 0: none."""
     reset_blocks: int = Field(default=0, ge=0, le=1000)
     """Fine-tuning: so many of the last blocks of the starting point begin anew (Zhang et al. 2021, section 4)."""
     augment: AugmentConfig = AugmentConfig()
