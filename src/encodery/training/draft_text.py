@@ -168,7 +168,7 @@ def _pretraining(minutes: str) -> list[str]:
 
 def _training(epochs: int, *, rate: str, firm: bool = False) -> list[str]:
     firmer = [
-        _line("  # adversarial: 0.03", "words moved against the model: firmer from few rows, twice the time"),
+        _line("  # adversarial: 0.03", "words moved a little against the model; takes twice the time"),
         _line("  # consistency: 1", "R-Drop: two answers under dropout should agree; takes twice the time"),
     ]
     return [
