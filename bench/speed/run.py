@@ -94,6 +94,7 @@ CONTENDERS: dict[str, list[Contender]] = {
         Contender("sentence-transformers on OpenVINO", "embed_peers.py", "--peer st-openvino", "peers_graphs"),
         Contender("ONNX Runtime, fp32", "embed_peers.py", "--peer ort-fp32"),
         Contender("ONNX Runtime, int8", "embed_peers.py", "--peer ort-int8"),
+        Contender("fastembed", "embed_peers.py", "--peer fastembed"),
         Contender("OpenVINO, fp32", "embed_peers.py", "--peer ov-fp32"),
         Contender("OpenVINO, bf16", "embed_peers.py", "--peer ov-bf16"),
         Contender("OpenVINO, int8 (graph of ONNX Runtime)", "embed_peers.py", "--peer ov-int8"),
