@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from encodery.config import Config, Count, Duration, Resolved, explain, load_config, problems_of
 from encodery.errors import ConfigError
+from encodery.typed_paths import a_path
 from encodery.yaml_tree import read_yaml, to_yaml
 
 
@@ -221,6 +222,36 @@ def test_overrides(tmp_path: Path) -> None:
     assert config.training.budget == 5400
     assert config.data.train == [Source(path="b.txt"), Source(path="c.txt", weight=2)]
     assert config.encoder == Transformer(preset="small", depth=3, width=9, rates={"dropout": 0.1})
+
+
+class Place(Config):
+    shorthand: ClassVar[str] = "path"
+    path: Annotated[str, a_path]
+    column: str = "text"
+
+
+class Places(Config):
+    model: Annotated[str | None, a_path] = None
+    name: str = ""
+    train: list[Place] = Field(default_factory=list)
+
+
+def test_paths_of_an_override_are_meant_from_where_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "x.yaml"
+    recipe.write_text("model: written\nname: run\ntrain: [{path: a.csv}, {path: b.csv}, {path: c.csv}]\n")
+    monkeypatch.chdir(tmp_path)
+    typed = ["name=my.csv", "train.0=my.csv", "train.1.path=recipes/in/*.csv", "train.2.column=body"]
+    resolved = load_config(Places, recipe, typed, environment={})
+    found = resolved.config
+    assert (found.model, found.name) == ("written", "my.csv")  # what is no path stays, and what the recipe says
+    assert [place.path for place in found.train] == [str(tmp_path / "my.csv"), "in/*.csv", "c.csv"]
+    assert found.train[2].column == "body" and resolved.sources["train.0.path"] == "command line"
+    others = ["model=../m", "train=[{path: /a}, {path: 'hub:me/set'}]"]
+    found = load_config(Places, recipe, others, environment={}).config
+    assert found.model == str(tmp_path.parent / "m") and [place.path for place in found.train] == ["/a", "hub:me/set"]
+    monkeypatch.chdir(tmp_path / "recipes")
+    assert load_config(Places, Path("x.yaml"), ["model=m"], environment={}).config.model == "m"
 
 
 def test_an_override_without_a_place(tmp_path: Path) -> None:

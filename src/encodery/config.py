@@ -6,6 +6,7 @@ A recipe is YAML (see `yaml_tree` for the dialect). On top of it:
 * An override is `dotted.key=value`, the value is YAML: `training.lr=3e-4`, `data.train=[a.txt, b.txt]`,
   `encoder={preset: small, depth: 3}`, `data.train.0.weight=2`. Sections are merged key by key, all
   else is replaced. `key=` is null, as an empty value is in YAML; empty text is `key=''`.
+* Paths of a recipe are meant from its folder, those of an override from the working directory.
 * Sections of a union that name different kinds are not merged: the later one replaces the earlier one.
 * A section is laid over its field's default, unless it names a preset or another kind.
 * A class with `presets` may be written as a preset's name, or with `preset:` and changes to it.
@@ -43,6 +44,7 @@ from encodery.short_forms import (
     slot_inside,
     with_kind,
 )
+from encodery.typed_paths import meant_from_here
 from encodery.yaml_tree import Node, Origin, as_node, read_value, read_yaml, to_yaml
 
 __all__ = ["Config", "Count", "Duration", "Resolved", "explain", "load_config", "problems_of"]
@@ -149,6 +151,7 @@ Count = Annotated[int, BeforeValidator(_read_count), Field(ge=0)]
 # -- loading ---------------------------------------------------------------------------------------
 
 C = TypeVar("C", bound=Config)
+_command_line = "command line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ class Resolved(Generic[C]):
     config: C
     sources: dict[str, str]
     base: Path
-    """Folder of the recipe: relative paths inside the recipe are meant from here."""
+    """Folder of the recipe: the config's relative paths are meant from here."""
 
     def to_yaml(self) -> str:
         """The whole config, defaults and presets written out, as a recipe that loads to the same config."""
@@ -200,7 +203,9 @@ def load_config(
     if problems or config is None:
         raise _as_error(problems, path)
     sources = {dotted(key): _source(tree, key, written) for key, _, _, written in _leaves(config)}
-    return Resolved(config, sources, path.parent if path is not None else Path("."))
+    base = path.parent if path is not None else Path(".")
+    led: C = meant_from_here(config, lambda key: sources.get(dotted(key)) == _command_line, base)
+    return Resolved(led, sources, base)
 
 
 def explain(resolved: Resolved[Any]) -> list[tuple[str, Any, str, str]]:
@@ -270,7 +275,7 @@ def _escaped(value: Any) -> Any:
 def _overridden(
     schema: type[Config], tree: Node, argument: str, environment: Mapping[str, str], problems: list[Problem]
 ) -> Node:
-    origin = Origin("command line", argument)
+    origin = Origin(_command_line, argument)
     key, equals, text = argument.partition("=")
     parts = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
     if not equals or "" in parts:

@@ -77,7 +77,7 @@ def test_validation_that_knows_what_the_test_does_not(recipe: Path) -> None:
     write("train", range(100), 50)
     write("dev", range(40), 50)
     write("new", range(51, 81), 100)
-    paired = ("data.pair=question", "data.test=new.jsonl")
+    paired = ("data.pair=question", f"data.test={recipe.parent / 'new.jsonl'}")
     view = preview_data.look_at_data(resolved(recipe, *paired))
     _, validation, test = view.splits
     assert (validation.in_train, validation.parts_in_train) == (0, {"text": 0, "question": 40})
@@ -163,7 +163,7 @@ def test_preflight_says_what_will_differ(recipe: Path) -> None:
     (recipe.parent / "folder").mkdir()
     for name in ("train", "test"):
         write_rows(recipe.parent / "folder" / f"{name}.jsonl", [("some text", "good"), ("other text", "bad")])
-    (note,) = check_before(resolved(recipe, "data.train=folder"))
+    (note,) = check_before(resolved(recipe, f"data.train={recipe.parent / 'folder'}"))
     assert "folder is a folder: its test.jsonl are learned from too" in note
     with pytest.raises(DataError, match=r"nothing\.txt"):
         check_before(resolved(recipe, "pretrain.data=[nothing.txt]"))

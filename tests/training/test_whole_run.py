@@ -111,7 +111,12 @@ def test_a_run_says_which_rows_it_is_scored_on_were_learned(recipe: Path, tmp_pa
     texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").splitlines()]
     lines = [*file.read_text(encoding="utf-8").splitlines()[:30], json.dumps({"text": "a new one", "label": "good"})]
     (tmp_path / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    changes = ["data.test=test.jsonl", "training.budget=1 steps", "pretrain=null", f"output={tmp_path / 'run'}"]
+    changes = [
+        f"data.test={tmp_path / 'test.jsonl'}",
+        "training.budget=1 steps",
+        "pretrain=null",
+        f"output={tmp_path / 'run'}",
+    ]
     result = encodery.train(recipe, *changes)
     splits = result.record.data_facts["splits"]
     assert (splits["test"]["also in train"], splits["test"]["rows"]) == (30, 31)

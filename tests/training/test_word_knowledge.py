@@ -48,8 +48,9 @@ evaluation: {{compare: [scratch], resamples: 100}}
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, text_file: Callable[..., Path]) -> Path:
+def recipe(tmp_path: Path, text_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """And beside it vectors of nearly all words, 12 numbers each, in a space of their own."""
+    monkeypatch.chdir(tmp_path)  # overrides name files of the working directory
     path = tmp_path / "recipe.yaml"
     given = {"train": text_file("train.jsonl", 200), "validation": text_file("dev.jsonl", 60, seed=5)}
     path.write_text(RECIPE.format(**given, cache=tmp_path / "cache"), encoding="utf-8")

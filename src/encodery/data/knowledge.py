@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from encodery.config import Config
 from encodery.data.lines import Reading, open_lines
 from encodery.data.places import Place, find, suffix_format
 from encodery.errors import DataError
+from encodery.typed_paths import a_path
 
 _HEADERS = (("head", "relation", "tail"), ("id", "text"), ("id", "name"))
 _TRIPLE_PARTS, _TEXT_PARTS = ("head", "relation", "tail"), ("id", "text")
@@ -30,6 +31,9 @@ class InjectionConfig(Config):
     encoder.max_length; a text that is longer leaves this much of it free for them."""
 
 
+FilePath = Annotated[str | None, a_path]
+
+
 class KnowledgeConfig(Config):
     """Entities, and which words of the texts name them.
 
@@ -40,19 +44,19 @@ class KnowledgeConfig(Config):
     mentions: str | None = None
     """Column of the mentions of each row, in characters of its text: [[start, stop, "id"], ...]. Without a column,
     mentions are looked for by the names of the entities."""
-    names: str | None = None
+    names: FilePath = None
     """File of the names of entities; several lines with one id are several names. Without it an id is its own name."""
-    relations: str | None = None
+    relations: FilePath = None
     """File of the names of relations, where triples have ids that say little."""
-    triples: str | None = None
+    triples: FilePath = None
     """File of triples: to be written into texts (`inject`), or to be learned (objective.kind: knowledge)."""
-    validation_triples: str | None = None
+    validation_triples: FilePath = None
     """File of triples that are kept from learning: for objective.kind: knowledge, where there are no test triples."""
-    test_triples: str | None = None
+    test_triples: FilePath = None
     """File of triples that the learned ones are measured on, once."""
-    descriptions: str | None = None
+    descriptions: FilePath = None
     """File of what is said of each entity, for objective.kind: knowledge; by default its names."""
-    vectors: str | None = None
+    vectors: FilePath = None
     """File of vectors of entities, `id numbers` a line as word2vec writes them: encoder.fusion starts with them."""
     align: Literal["first", "all"] = "first"
     """Which tokens of a mention name its entity: the first one, as in ERNIE, or all."""

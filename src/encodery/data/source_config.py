@@ -13,6 +13,7 @@ from encodery.config import Config
 from encodery.data.knowledge import KnowledgeConfig
 from encodery.data.places import suffix_format
 from encodery.errors import DataError
+from encodery.typed_paths import a_path
 
 Split = Literal["train", "validation", "test"]
 
@@ -20,7 +21,7 @@ Split = Literal["train", "validation", "test"]
 class SourceConfig(Config):
     """One place rows come from. A bare string is taken as its path."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1), a_path]
     """File, folder, glob, or `hub:owner/name[:config][@split]`; .gz and .zst are unpacked while reading."""
     format: Literal["auto", "text", "csv", "tsv", "jsonl", "json", "parquet", "folder"] = "auto"
     """`auto`: told by the suffix. `folder`: folder/LABEL/x.txt, one text a file, its label the sub-folder."""

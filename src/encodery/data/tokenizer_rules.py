@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
 from encodery.config import Config
 from encodery.data.languages import guess_language, unspaced_language
+from encodery.typed_paths import a_path
 
 Kind = Literal["wordpiece", "bpe", "byte_bpe", "unigram", "bytes", "characters"]
 
@@ -57,7 +58,7 @@ class TokenizerConfig(Config):
     at most 24 MB of Chinese, Japanese or Thai."""
     min_count: int = Field(default=2, ge=1)
     """Characters and pairs seen less often than this do not enter the vocabulary."""
-    path: str | None = None
+    path: Annotated[str | None, a_path] = None
     """Use this tokenizer.json (or a folder with one) instead of training."""
 
 

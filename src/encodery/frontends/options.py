@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encodery.config import Config
+from encodery.typed_paths import a_path
 
 EmbeddingName = Literal["learned", "hashed", "characters", "static"]
 
@@ -17,7 +18,7 @@ class VectorsConfig(Config):
 
     shorthand: ClassVar[str] = "path"
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, a_path] = Field(min_length=1)
     """The file: .txt or .vec, or packed as .gz or .zst; with or without a first line `words numbers`."""
     tune: bool = True
     """Whether vectors of the file go on learning. When not, those of tokens that the file does not have still do."""

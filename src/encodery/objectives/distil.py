@@ -11,7 +11,7 @@ Reimers and Gurevych 2020 for vectors, who take the squared distance.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -29,13 +29,14 @@ from encodery.heads.readouts import VectorReadout
 from encodery.model import Model
 from encodery.objectives.masked import Loss
 from encodery.objectives.texts_alone import TextsAlone
+from encodery.typed_paths import a_path
 
 
 class DistilConfig(TextsAlone):
     """Whom the encoder learns from, and what of it."""
 
     kind: Literal["distil"] = "distil"
-    teacher: str = Field(min_length=1)
+    teacher: Annotated[str, a_path] = Field(min_length=1)
     """Model folder of the teacher; its tokenizer is that of the run."""
     match: tuple[MatchName, ...] = ("hidden",)
     """What is learned: hidden (vectors between blocks), attention (of the last block), vectors (of documents)."""

@@ -36,6 +36,7 @@ from encodery.objectives.writing import WritingConfig
 from encodery.training.growth import COMPARE_BLOCKS, growth_problems
 from encodery.training.optim import OptimConfig
 from encodery.training.training_config import TrainingConfig
+from encodery.typed_paths import a_path
 
 COMPARABLE = ("classify", "multilabel", "regress", "tag", "write")
 """Objectives that can tell how far two answers are apart (training/gradients.py: Comparable)."""
@@ -104,7 +105,7 @@ class Recipe(Config):
     """Everything random follows from it."""
     seeds: int = Field(default=1, ge=1, le=100)
     """Run this many times, with seed, seed + 1, ...; the mean and the deviation are reported."""
-    start_from: str | None = None
+    start_from: Annotated[str | None, a_path] = None
     """Model folder whose tokenizer and weights the run starts from."""
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()

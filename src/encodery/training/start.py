@@ -29,7 +29,8 @@ def train(
     environment: Mapping[str, str] | None = None,
     command: str = "",
 ) -> RunResult:
-    """Carry out a recipe: a file, a mapping, or a Recipe; `overrides` are 'dotted.key=value'.
+    """Carry out a recipe: a file, a mapping, or a Recipe; `overrides` are 'dotted.key=value', with paths meant from
+    the working directory.
 
     The run's folder is `output`, by default runs/NAME, and is never written over: when it holds a run already, a
     number is added to the name. `${NAME}` in it is looked up in `environment`, which the command line hands in and a
