@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -214,6 +215,15 @@ def test_the_page_says_what_the_record_holds():
         "1.30",
     ):
         assert said in page, said
+
+
+def test_the_curves_say_what_they_are_the_loss_of() -> None:
+    alone, beside = (
+        render_report(replace(classification(), config={"objective": {"kind": "classify", "ngrams": ngrams}}))
+        for ngrams in (0, 2)
+    )
+    assert "of the encoder alone" not in alone
+    assert "training, of the encoder alone" in beside and "validation, of both answers" in beside
 
 
 def test_the_entropy_line_is_drawn_at_its_height():

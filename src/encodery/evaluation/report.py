@@ -157,7 +157,13 @@ def _curves(record: RunRecord) -> list[dict[str, Any]]:
     level = None
     if record.entropy_line is not None:
         level = record.entropy_line, f"guessing by frequency: {record.entropy_line:.2f}"
-    loss = [line("training", "loss", "s1"), line("validation", "validation_loss", "s2")]
+    # A linear answer beside the encoder's was fitted before: it is validated, but the loss of training is without it.
+    objective = plain(record.config).get("objective") or {}
+    both = bool(objective.get("ngrams") or objective.get("linear"))
+    loss = [
+        line("training, of the encoder alone" if both else "training", "loss", "s1"),
+        line("validation, of both answers" if both else "validation", "validation_loss", "s2"),
+    ]
     unit = "" if record.kind == "regression" else "nats"
     y_text = charts.percent if record.main_metric in AS_PERCENT else charts.short
     wanted = [
