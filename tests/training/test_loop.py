@@ -181,6 +181,19 @@ def test_the_best_weights_are_kept_and_ties_go_to_the_first(tokenizer: Tokenizer
     assert not torch.equal(final["frontend.words.weight"], kept[10]["frontend.words.weight"])
 
 
+@pytest.mark.parametrize(("mean", "kept"), [(0.4, False), (0.6, True)])
+def test_the_mean_of_the_last_weights_is_kept_only_when_it_is_better(
+    tokenizer: Tokenizer, mean: float, kept: bool
+) -> None:
+    fit = make_fit(tokenizer, training={"budget": "4 steps", "validations": 2, "average_last": 2})
+    rows = scripted(fit, [0.1, 0.5, mean])
+    assert fit.advance()
+    assert [(row["step"], row.get("mean_of"), row["kept"]) for row in rows] == [
+        (2, None, True), (4, None, True), (4, 2, kept),
+    ]  # fmt: skip
+    assert fit.state.best_score == max(0.5, mean)
+
+
 def test_a_first_score_that_is_not_a_number_is_beaten_by_any(tokenizer: Tokenizer) -> None:
     fit = make_fit(tokenizer, training={"budget": "6 steps", "validations": 3})
     scripted(fit, [math.nan, -5.0, -6.0])

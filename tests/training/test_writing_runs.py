@@ -62,6 +62,8 @@ def test_a_run_that_writes(tmp_path: Path) -> None:
     assert "What it writes" in (folder / "report.html").read_text(encoding="utf-8")
     journal = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert any("mean_of" in row for row in journal)
+    tried = [row for row in journal if row["kind"] == "validation" and "mean_of" not in row]
+    assert sum("validation_loss" in row for row in record.curves) == len(tried)
     model = encodery.load(folder)
     texts = ["the film", "a river and a house"]
     (one, two) = model.write(texts, beam=3, max_tokens=4)

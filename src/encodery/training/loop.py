@@ -296,11 +296,12 @@ class Fit:
         with borrowed(self.model, mean):
             scores = self.validate(self.model)
         state = self.state
-        if state.best_score is None or state.best_score < scores["score"]:
+        better = state.best_score is None or state.best_score < scores["score"]
+        if better:
             state.best_score = state.kept_score = scores["score"]
             state.kept_step, self.best = state.step, mean
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
-        self.on_score({**row, "mean_of": self.config.average_last, "kept_step": state.kept_step})
+        self.on_score({**row, "mean_of": self.config.average_last, "kept_step": state.kept_step, "kept": better})
 
     def _score(self) -> bool:
         """Score the validation data; True when patience is at its end."""
@@ -329,7 +330,7 @@ class Fit:
         elif self._grown:
             state.without_gain += 1
         row = {"step": state.step, "tokens": state.tokens, "seconds": state.seconds, **scores}
-        self.on_score({**row, "kept_step": state.kept_step})
+        self.on_score({**row, "kept_step": state.kept_step, "kept": state.kept_step == state.step})
         return 0 < self.config.patience <= state.without_gain
 
 

@@ -300,7 +300,9 @@ class Run:
         return Stage(fit, folder, self.progress, title, self.stop, self.resume_with)
 
     def curves(self, folder: Path) -> list[dict[str, Any]]:
-        rows = [row for row in read_journal(folder / "journal.jsonl") if row["kind"] in ("step", "validation")]
+        """Rows of the journal with what was learned so far; the mean of several weights is no point of a curve."""
+        kinds = ("step", "validation")
+        rows = [row for row in read_journal(folder / "journal.jsonl") if row["kind"] in kinds and "mean_of" not in row]
         wanted = ("step", "tokens", "seconds", "loss", "validation_loss", "learning_rate", "metric")
         return [{key: row[key] for key in wanted if key in row} for row in rows]
 

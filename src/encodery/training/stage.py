@@ -124,7 +124,7 @@ class Stage:
     def _on_score(self, journal: Journal, row: dict[str, Any]) -> None:
         journal.write("validation", **row)
         shown = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("validation_loss", "metric") if name in row]
-        kept = " (kept)" if row["kept_step"] == row["step"] else ""
+        kept = " (kept)" if row["kept"] else ""
         mean = f", mean of the last {row['mean_of']}" if "mean_of" in row else ""
         self.progress.say(f"  step {row['step']:,}{mean}: {', '.join(shown)}{kept}")
 
